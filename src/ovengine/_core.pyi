@@ -1,0 +1,186 @@
+"""The native core, as Python sees it.
+
+Conversion, GIL handling and exceptions only; every algorithm lives in the C++ headers below it.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+T = TypeVar("T")
+
+Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str | int, npt.ArrayLike]
+
+openvino_version: str
+policy_abi_version: int
+
+class Port:
+    """One input or output of a graph: its names, partial shape (-1 where dynamic) and dtype."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Dimensions, -1 where dynamic; None when even the rank is dynamic."""
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+class Graph:
+    """A model before compilation (an `ov::Model`); immutable from Python."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def inputs(self) -> tuple[Port, ...]: ...
+    @property
+    def outputs(self) -> tuple[Port, ...]: ...
+    @property
+    def constant_bytes(self) -> int: ...
+    @property
+    def has_state(self) -> bool:
+        """True when the model keeps variables between inferences (ReadValue/Assign)."""
+    def reshaped(self, shapes: Mapping[str | int, Sequence[int]]) -> Graph:
+        """A reshaped copy; dimensions of -1 are dynamic. Raises ModelError when the graph refuses."""
+
+class Compiled:
+    """One compiled model on one device (an `ov::CompiledModel`, or a fake one)."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]: ...
+    @property
+    def outputs(self) -> tuple[Port, ...]: ...
+    def property(self, name: str) -> Any: ...
+    def export(self) -> bytes: ...
+    def measure(self, *, min_runs: int = 3, max_seconds: float = 0.05) -> float:
+        """Median seconds of one `infer()`, inputs zeroed, after one warm-up run. Releases the GIL."""
+    def run(self, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """One inference outside any lane; copies of all outputs. For probes at load time."""
+
+class Runtime:
+    """Owns an `ov::Core`. Thread-safe; every call that can take long releases the GIL."""
+
+    def __init__(self) -> None: ...
+    @property
+    def available_devices(self) -> tuple[str, ...]: ...
+    def device_property(self, device: str, name: str) -> Any: ...
+    def supported_properties(self, device: str) -> dict[str, bool]:
+        """Property name -> whether it may be written, for `compile_model` on this device."""
+    def register_plugin(self, library: str, device: str) -> None: ...
+    def set_property(self, properties: Mapping[str, Any], device: str = "") -> None: ...
+    def read_model(self, path: str, weights: str = "") -> Graph:
+        """Any file that an OpenVINO frontend reads. Raises ModelError with OpenVINO's reason."""
+    def read_model_bytes(self, model: bytes, weights: bytes | None = None) -> Graph:
+        """An ONNX model, or the text of an IR with its weights, held in memory."""
+    def adopt(self, model: object) -> Graph:
+        """An `openvino.Model`, shared with its owner and never written to; no copy of the weights."""
+    def compile(self, graph: Graph, device: str, properties: Mapping[str, Any]) -> Compiled: ...
+    def import_blob(self, blob: bytes, device: str, properties: Mapping[str, Any]) -> Compiled: ...
+
+def fake_compiled(
+    inputs: Sequence[tuple[str, tuple[int, ...], Any]],
+    outputs: Sequence[tuple[str, tuple[int, ...], Any]],
+    *,
+    service_time_us: float = 0.0,
+    service_time_per_row_us: float = 0.0,
+    poison: float | None = None,
+    fail_every: int = 0,
+) -> Compiled:
+    """A device that needs no hardware: every output row repeats its input row's values, plus one.
+
+    Shapes are of one compiled batch size, `(batch, ...)`. A row whose first value equals `poison` makes
+    `infer()` throw, and so does every `fail_every`-th call (0: never).
+    """
+
+class NativeModel:
+    """A loaded model's native half: slots, request ring and lanes. `ovengine.Model` derives from it."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        inputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any]],
+        outputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any]],
+        mode: Literal["rows", "whole", "dynamic"],
+        lanes: Sequence[tuple[str, Mapping[int, Compiled]]],
+        cost_us: Mapping[int, float],
+        policy: object,
+        max_queue_size: int | None = None,
+        max_queue_delay_us: int = 0,
+    ) -> None:
+        """Start the lanes.
+
+        inputs, outputs: (name, all names, shape, dtype) per port; in mode `rows` the first dimension is the batch
+            axis (-1) and the others are static; in mode `whole` all are static and a request is one whole
+            inference; in mode `dynamic` dimensions may be -1 and each request runs alone at its own shape.
+        lanes: (device, {batch size: compiled model}); the sizes are the same for all lanes and are the ladder
+            (only size 1 in modes `whole` and `dynamic`).
+        cost_us: measured time of one `infer()` per ladder size, microseconds.
+        policy: the name of a built-in kind (`priority`, `round_robin`), or a PyCapsule
+            named `ovengine.policy` around a `struct ovengine_policy`.
+        max_queue_size: requests that may wait behind the slots; None waits for room instead of raising.
+        """
+    def __call__(self, inputs: Inputs) -> Result: ...
+    def infer(self, inputs: Inputs, *, timeout: float | None = None) -> Result: ...
+    def submit(self, inputs: Inputs, *, share_inputs: bool = False) -> Future: ...
+    def ainfer(self, inputs: Inputs, *, share_inputs: bool = False) -> Future:
+        """Like `submit` for callers on an event loop: never waits for room, raises QueueFull instead."""
+    def infer_rows(self, inputs: Inputs, *, timeout: float | None = None) -> Result: ...
+    def lease(self, rows: int = 1) -> Lease: ...
+    @property
+    def closed(self) -> bool: ...
+    def close(self, timeout: float | None = None) -> bool:
+        """Drain until `timeout` seconds have passed (None: as long as it takes), then resolve all that is still
+        pending with EngineClosed. True when all requests got their results. Safe to call twice."""
+    def native_stats(self) -> dict[str, Any]:
+        """Keys: requests, rows, batches, dispatch {full, idle, delay, caller, bulk: batches},
+        queue_us and inference_us {p50, p90, p99, max, mean}, rows_per_batch (mean), lanes [(device, batches, rows)],
+        failures {inference: n, cancelled: n, lease_lost: n, engine_closed: n, timeout: n},
+        rejections {queue_full: n, invalid_input: n, closed: n}, pending_requests."""
+    def mark_forked(self) -> None: ...
+
+class Future:
+    """The pending outcome of one request. Await it, or call `result`. All methods from any thread."""
+
+    _asyncio_future_blocking: bool
+    def result(self, timeout: float | None = None) -> Result: ...
+    def exception(self, timeout: float | None = None) -> BaseException | None: ...
+    def done(self) -> bool: ...
+    def cancel(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def add_done_callback(self, fn: Callable[[Future], object], *, context: Any = None) -> None: ...
+    def remove_done_callback(self, fn: Callable[[Future], object]) -> int: ...
+    def get_loop(self) -> asyncio.AbstractEventLoop: ...
+    def __await__(self) -> Iterator[Any]: ...
+
+class Result(Mapping[str | int, np.ndarray[Any, Any]]):
+    """Outputs by name and by index; `numpy.asarray(result)` where the model has one output."""
+
+    def __getitem__(self, key: str | int) -> np.ndarray[Any, Any]: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __len__(self) -> int: ...
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]: ...
+
+class Lease:
+    """Rows of the batch's own input memory, to be written in place and then submitted."""
+
+    @property
+    def rows(self) -> int: ...
+    def __enter__(self) -> Lease: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def __getitem__(self, key: str | int) -> np.ndarray[Any, Any]: ...
+    def submit(self) -> Future: ...
+    def release(self) -> None: ...
+
+def as_completed(futures: Iterable[Future], timeout: float | None = None) -> Iterator[Future]: ...
+def wait(
+    futures: Iterable[Future],
+    timeout: float | None = None,
+    return_when: str = "ALL_COMPLETED",
+) -> tuple[set[Future], set[Future]]: ...
+def debug_counters() -> dict[str, int]:
+    """Slots, batches, requests, rows, leases and notices in use by the whole process; all zero at rest."""
