@@ -1,0 +1,114 @@
+"""Everything that ovengine raises, in one tree.
+
+Each class is an `OvengineError` and also the built-in exception that a Python user would catch
+without knowing ovengine.
+
+    OvengineError
+    ├── ModelNotFoundError      FileNotFoundError   no file at the path of a model
+    ├── ModelError              ValueError          empty, truncated, foreign or refused model
+    ├── UnknownDeviceError      ValueError          a device that OpenVINO does not list
+    ├── UnknownPluginError      ValueError          a loader, selector, batcher or policy nobody offers
+    ├── PropertyError           ValueError          an OpenVINO property unknown, read-only or refused
+    ├── PluginError             RuntimeError        a plugin raised or returned nonsense
+    ├── InputError              ValueError          wrong input name, count, rank, shape or row count
+    ├── InputTypeError          TypeError           a dtype that cannot be cast, or no array at all
+    ├── QueueFull               RuntimeError        `max_queue_size` requests wait already
+    ├── InferenceTimeout        TimeoutError        the result did not come in time
+    ├── Cancelled               concurrent.futures.CancelledError
+    ├── InferenceError          RuntimeError        `infer()` failed on the rows of this request
+    ├── LeaseLost               RuntimeError        the batch went on without this lease
+    ├── EngineClosed            RuntimeError        the model or engine is closed
+    └── ForkedError             RuntimeError        used in a child of the process that loaded it
+
+    PluginWarning (UserWarning)                     a plugin failed and a built-in took its place
+"""
+
+import concurrent.futures
+
+__all__ = [
+    "Cancelled",
+    "EngineClosed",
+    "ForkedError",
+    "InferenceError",
+    "InferenceTimeout",
+    "InputError",
+    "InputTypeError",
+    "LeaseLost",
+    "ModelError",
+    "ModelNotFoundError",
+    "OvengineError",
+    "PluginError",
+    "PluginWarning",
+    "PropertyError",
+    "QueueFull",
+    "UnknownDeviceError",
+    "UnknownPluginError",
+]
+
+
+class OvengineError(Exception):
+    """Base of all errors of ovengine."""
+
+
+class ModelNotFoundError(OvengineError, FileNotFoundError):
+    """There is no file at the given path (or no `.bin` beside an IR that needs one)."""
+
+
+class ModelError(OvengineError, ValueError):
+    """The model is empty, truncated, not of the expected format, or refused by OpenVINO."""
+
+
+class UnknownDeviceError(OvengineError, ValueError):
+    """No such device; the text lists those available."""
+
+
+class UnknownPluginError(OvengineError, ValueError):
+    """No such loader, device selector, batcher or scheduler policy; the text lists the choices."""
+
+
+class PropertyError(OvengineError, ValueError):
+    """An OpenVINO property that the device does not know, does not let be set, or whose value it refuses."""
+
+
+class PluginError(OvengineError, RuntimeError):
+    """A plugin raised, or returned something that its hook does not allow."""
+
+
+class InputError(OvengineError, ValueError):
+    """Inputs that do not fit the model: names, count, rank, shape, or unequal numbers of rows."""
+
+
+class InputTypeError(OvengineError, TypeError):
+    """An input that is not a numeric array, or of a dtype that NumPy's same_kind rule does not cast."""
+
+
+class QueueFull(OvengineError, RuntimeError):
+    """The queue holds `max_queue_size` requests; this one was not accepted."""
+
+
+class InferenceTimeout(OvengineError, TimeoutError):
+    """The timeout of a blocking call has passed."""
+
+
+class Cancelled(OvengineError, concurrent.futures.CancelledError):
+    """The request was cancelled before it had a result."""
+
+
+class InferenceError(OvengineError, RuntimeError):
+    """`infer()` failed on the rows of this request; rows of other requests are not concerned."""
+
+
+class LeaseLost(OvengineError, RuntimeError):
+    """The lease was abandoned or held too long, and its batch ran without it."""
+
+
+class EngineClosed(OvengineError, RuntimeError):
+    """The model or its engine was closed before the request could be run."""
+
+
+class ForkedError(OvengineError, RuntimeError):
+    """The model was loaded by the parent process; load it in the child instead."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin failed; the text names it, says why, and what is used in its place."""
