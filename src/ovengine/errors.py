@@ -8,7 +8,8 @@ without knowing ovengine.
     ├── ModelError              ValueError          empty, truncated, foreign or refused model
     ├── UnknownDeviceError      ValueError          a device that OpenVINO does not list
     ├── UnknownPluginError      ValueError          a loader, selector, batcher or policy nobody offers
-    ├── PropertyError           ValueError          an OpenVINO property unknown, read-only or refused
+    ├── ConfigError             ValueError          an argument of `load` that is out of range
+    │   └── PropertyError       ValueError          an OpenVINO property unknown, read-only or refused
     ├── PluginError             RuntimeError        a plugin raised or returned nonsense
     ├── InputError              ValueError          wrong input name, count, rank, shape or row count
     ├── InputTypeError          TypeError           a dtype that cannot be cast, or no array at all
@@ -27,6 +28,7 @@ import concurrent.futures
 
 __all__ = [
     "Cancelled",
+    "ConfigError",
     "EngineClosed",
     "ForkedError",
     "InferenceError",
@@ -66,7 +68,11 @@ class UnknownPluginError(OvengineError, ValueError):
     """No such loader, device selector, batcher or scheduler policy; the text lists the choices."""
 
 
-class PropertyError(OvengineError, ValueError):
+class ConfigError(OvengineError, ValueError):
+    """An argument of `load` or `Engine` that is out of range; the text says what is allowed."""
+
+
+class PropertyError(ConfigError):
     """An OpenVINO property that the device does not know, does not let be set, or whose value it refuses."""
 
 

@@ -1,0 +1,155 @@
+"""What a caller asks for when loading: performance hint, OpenVINO properties, limits, CPU budget."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ovengine.errors import ConfigError, PropertyError
+
+if TYPE_CHECKING:
+    from ovengine._core import Runtime
+
+__all__ = ["Hint", "LoadOptions", "Shapes", "check_properties", "close_matches", "cpu_budget"]
+
+Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
+
+# Read by OpenVINO's core, not by a device: `compile_model` accepts them on every device, and none lists them.
+CORE_PROPERTIES = frozenset(
+    {"CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP", "FORCE_TBB_TERMINATE", "CACHE_ENCRYPTION_CALLBACKS", "LOG_LEVEL"}
+)
+
+
+class Hint(str, enum.Enum):
+    """OpenVINO's PERFORMANCE_HINT."""
+
+    LATENCY = "LATENCY"
+    THROUGHPUT = "THROUGHPUT"
+    CUMULATIVE_THROUGHPUT = "CUMULATIVE_THROUGHPUT"
+
+    @classmethod
+    def parse(cls, value: object) -> Hint:
+        """A hint from its name in any case, or from an enum member of that name. Raises ConfigError."""
+        text = getattr(value, "name", value)
+        if isinstance(text, str) and text.upper() in cls.__members__:
+            return cls[text.upper()]
+        choices = ", ".join(member.value.lower() for member in cls)
+        raise ConfigError(f"unknown performance hint {value!r}; choose one of {choices}")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """The arguments of `load`, checked and normalised.
+
+    `config["PERFORMANCE_HINT"]` is taken out of `config` and wins over `hint`, as it would in OpenVINO.
+    """
+
+    device: str = "AUTO"
+    hint: Hint = Hint.THROUGHPUT
+    config: Mapping[str, Any] = field(default_factory=dict)
+    max_batch_size: int | None = None
+    max_queue_delay_us: int | None = None
+    max_queue_size: int | None = None
+    shapes: Shapes | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.device, str) or not self.device.strip():
+            raise ConfigError(f"device must be a name such as 'AUTO' or 'CPU', not {self.device!r}")
+        config = dict(self.config or {})
+        for name in config:
+            if not isinstance(name, str):
+                raise PropertyError(f"names of OpenVINO properties are strings, not {name!r}")
+        hint = Hint.parse(config.pop("PERFORMANCE_HINT", self.hint))
+        object.__setattr__(self, "hint", hint)
+        object.__setattr__(self, "config", MappingProxyType(config))
+        _check_integer("max_batch_size", self.max_batch_size, 1)
+        _check_integer("max_queue_delay_us", self.max_queue_delay_us, 0)
+        _check_integer("max_queue_size", self.max_queue_size, 0)
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be None or an integer of at least {least}, not {value!r}")
+
+
+def check_properties(config: Mapping[str, Any], devices: Iterable[str], runtime: Runtime) -> None:
+    """Raise PropertyError for the first property that none of the devices knows or lets be written."""
+    if not config:
+        return
+    writable: dict[str, bool] = dict.fromkeys(CORE_PROPERTIES, True)
+    device_names = tuple(dict.fromkeys(devices))
+    for device in device_names:
+        for name, may_write in runtime.supported_properties(device).items():
+            writable[name] = writable.get(name, False) or may_write
+    where = ", ".join(device_names)
+    for name in config:
+        if name not in writable:
+            raise PropertyError(f"{where} has no property {name!r}{close_matches(name, writable)}")
+        if not writable[name]:
+            raise PropertyError(f"the property {name!r} of {where} can be read, but not set")
+
+
+def supported_config(config: Mapping[str, Any], device: str, runtime: Runtime) -> dict[str, Any]:
+    """Those properties of `config` that this device (or OpenVINO's core, for all devices) takes."""
+    writable = runtime.supported_properties(device)
+    return {name: value for name, value in config.items() if name in CORE_PROPERTIES or writable.get(name)}
+
+
+def close_matches(name: str, choices: Iterable[str]) -> str:
+    """A clause for an error text: '; did you mean A or B?', or nothing."""
+    import difflib  # only needed to word an error
+
+    by_upper = {choice.upper(): choice for choice in choices}
+    found = [by_upper[match] for match in difflib.get_close_matches(name.upper(), by_upper, n=3)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def cpu_budget() -> int:
+    """CPUs that this process may keep busy: its affinity mask, cut by the cgroup's CPU quota; at least 1."""
+    budget = len(os.sched_getaffinity(0))
+    quota = _cgroup_quota()
+    return max(1, budget if quota is None else min(budget, int(quota)))
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> float | None:
+    """CPUs granted by the cgroup of this process (the least of its ancestors); None when not limited."""
+    quotas: list[float] = []
+    for directory in _cgroup_directories(root, process):
+        try:
+            if (limit := directory / "cpu.max").exists():  # version 2
+                quota, period = limit.read_text().split()[:2]
+            else:
+                quota = (directory / "cpu.cfs_quota_us").read_text().strip()
+                period = (directory / "cpu.cfs_period_us").read_text().strip()
+            if quota not in ("max", "-1"):
+                quotas.append(int(quota) / int(period))
+        except (OSError, ValueError):
+            continue  # no limit set at this level, or not readable from inside a container
+    return min(quotas, default=None)
+
+
+def _cgroup_directories(root: Path, process: Path) -> list[Path]:
+    found: list[Path] = []
+    try:
+        lines = process.read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / controllers if controllers else root
+        # A container sees its own group as the root of the mount, hence the ancestors up to there.
+        inner = base / path.lstrip("/")
+        for directory in (inner, *inner.parents):
+            found.append(directory)
+            if directory == base:
+                break
+    return found

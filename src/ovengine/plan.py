@@ -1,0 +1,225 @@
+"""The plan: what was decided for one loaded model, and why. Immutable; `print(model.plan)` explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from ovengine.config import Hint
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ovengine._core import Port
+
+__all__ = ["BatchAxis", "BatchPlan", "Decision", "DevicePlan", "LanePlan", "Mode", "Plan", "TensorInfo"]
+
+Mode = Literal["rows", "whole", "dynamic"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output of a model.
+
+    `shape` has -1 where a dimension may differ from request to request: the batch axis in mode `rows`, any
+    dimension in mode `dynamic`. It is None when even the rank is dynamic.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    shape: tuple[int, ...] | None
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, port: Port, *, batch_axis: bool = False) -> TensorInfo:
+        """From a port of a graph; with `batch_axis` the first dimension becomes -1."""
+        shape = port.shape
+        if batch_axis and shape:
+            shape = (-1, *shape[1:])
+        return cls(port.name, tuple(port.names), shape, port.dtype)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row (all dimensions but -1); 0 when the rank is dynamic."""
+        if self.shape is None:
+            return 0
+        size = int(self.dtype.itemsize)
+        for dimension in self.shape:
+            size *= dimension if dimension >= 0 else 1
+        return size
+
+    def __str__(self) -> str:
+        dims = "..." if self.shape is None else ",".join("?" if d < 0 else str(d) for d in self.shape)
+        return f"{self.name} {self.dtype}[{dims}]"
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """The lanes of one device.
+
+    device: an OpenVINO device name.
+    properties: OpenVINO properties to compile with, streams and threads included.
+    lanes: execution contexts, at least 1.
+    threads_per_lane: CPU threads that one inference uses; 0 where the device is no CPU.
+    shared: all lanes run one compiled model per batch size (`NUM_STREAMS` = lanes) instead of one each.
+    why: one line for `print(model.plan)`.
+    """
+
+    device: str
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    lanes: int = 1
+    threads_per_lane: int = 1
+    shared: bool = False
+    why: str = ""
+
+    @property
+    def compiled_copies(self) -> int:
+        """Compiled models per batch size."""
+        return 1 if self.shared else self.lanes
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """One lane: the device that it runs on and the CPU threads of its inferences (0: no CPU device)."""
+
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAxis:
+    """What is known about the first dimension of a model's inputs and outputs.
+
+    mode: how requests run when rows are not batched together: `rows` (a request of n rows is n inferences),
+        `whole` (one inference at the exact static shape) or `dynamic` (one inference at the request's shape).
+    batchable: rows of different requests may share an inference. Then requests run in mode `rows`.
+    why: the reason, in one line.
+    """
+
+    mode: Mode
+    batchable: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """The batch sizes to compile, ascending, and what one inference of each costs.
+
+    ladder: batch sizes in rows; (1,) does not batch.
+    cost_us: size -> microseconds of one inference.
+    max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
+    why: one line for `print(model.plan)`.
+    """
+
+    ladder: tuple[int, ...] = (1,)
+    cost_us: Mapping[int, float] = field(default_factory=dict)
+    max_queue_delay_us: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision on the way to a plan: what about, what was chosen (by which plugin), and why."""
+
+    what: str
+    choice: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that was decided for one loaded model.
+
+    precision: INFERENCE_PRECISION_HINT in effect, per device in the order of `devices`.
+    memory_bytes: estimate of what the compiled models and their tensors hold: each copy of the weights, and inputs
+        and outputs of the largest batch per lane. Work buffers of the device are not counted.
+    """
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    mode: Mode
+    hint: Hint
+    devices: tuple[DevicePlan, ...]
+    batch: BatchPlan
+    scheduler: str
+    precision: tuple[str, ...]
+    memory_bytes: int
+    max_queue_size: int | None
+    decisions: tuple[Decision, ...]
+
+    @property
+    def ladder(self) -> tuple[int, ...]:
+        """Compiled batch sizes, ascending."""
+        return self.batch.ladder
+
+    @property
+    def lanes(self) -> tuple[LanePlan, ...]:
+        """All lanes, in the order of the devices."""
+        return tuple(LanePlan(d.device, d.threads_per_lane) for d in self.devices for _ in range(d.lanes))
+
+    def __str__(self) -> str:
+        rows = [
+            ("inputs", [str(tensor) for tensor in self.inputs]),
+            ("outputs", [str(tensor) for tensor in self.outputs]),
+            ("mode", [f"{self.mode}: {_MODES[self.mode]}"]),
+            ("hint", [self.hint.value.lower()]),
+            ("devices", [_device_line(*pair) for pair in zip(self.devices, self.precision, strict=True)]),
+            ("ladder", _ladder_lines(self.batch)),
+            ("memory", [f"about {format_bytes(self.memory_bytes)}"]),
+            ("scheduler", [self.scheduler]),
+            ("queue", [_queue_line(self)]),
+            ("why", _columns((f"{d.what}: {d.choice}", d.why) for d in self.decisions)),
+        ]
+        lines = [self.name]
+        for label, values in rows:
+            for index, value in enumerate(values):
+                lines.append(f"  {label if index == 0 else '':<10} {value}".rstrip())
+        return "\n".join(lines)
+
+
+_MODES: dict[Mode, str] = {
+    "rows": "rows run in batches from the ladder",
+    "whole": "a request is one inference at the exact shape",
+    "dynamic": "a request runs alone at its own shape",
+}
+
+
+def _device_line(device: DevicePlan, precision: str) -> str:
+    lanes = f"{device.lanes} lane{'s' if device.lanes > 1 else ''}"
+    threads = f" of {device.threads_per_lane} thread{'s' if device.threads_per_lane > 1 else ''}"
+    sharing = ", one compiled model for all" if device.shared else ""
+    return f"{device.device}: {lanes}{threads if device.threads_per_lane else ''}, {precision}{sharing}"
+
+
+def _ladder_lines(batch: BatchPlan) -> list[str]:
+    if not batch.cost_us:
+        return [", ".join(map(str, batch.ladder))]
+    lines = [f"{'rows':>5} {'us/inference':>13} {'us/row':>10}"]
+    for size in batch.ladder:
+        cost = batch.cost_us.get(size)
+        known = "" if cost is None else f"{cost:>13.1f} {cost / size:>10.2f}"
+        lines.append(f"{size:>5} {known}")
+    return lines
+
+
+def _queue_line(plan: Plan) -> str:
+    size = "callers wait when full" if plan.max_queue_size is None else f"at most {plan.max_queue_size} requests wait"
+    return f"{size}, a partial batch is held for {plan.batch.max_queue_delay_us} us"
+
+
+def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    table = [tuple(row) for row in rows]
+    width = max((len(left) for left, _ in table), default=0)
+    return [f"{left:<{width}}  {right}" for left, right in table]
+
+
+def format_bytes(count: int) -> str:
+    """1536 -> '1.5 KiB'."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
