@@ -1,0 +1,62 @@
+// CostTable: which compiled batch sizes a number of rows runs on.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <vector>
+
+namespace ovengine {
+
+// Immutable. Built from the ladder and the measured time of each size; answers in constant time.
+class CostTable {
+  public:
+    // `sizes` ascending, `cost_us[i]` the time of one inference at sizes[i], microseconds.
+    CostTable(std::vector<std::uint32_t> sizes, std::vector<double> cost_us)
+        : sizes_(std::move(sizes)), cost_us_(std::move(cost_us)) {
+        if (sizes_.empty() || sizes_.size() != cost_us_.size() || !std::is_sorted(sizes_.begin(), sizes_.end()))
+            throw std::invalid_argument("the ladder must have at least one size, ascending, and a cost for each");
+        const std::uint32_t capacity = sizes_.back();
+        // Shortest path over rows: best[n] is the least time for exactly n rows. Only the last run may be padded, and
+        // the padding has to stay inside the slot.
+        steps_.resize(capacity + 1);
+        for (std::uint32_t rows = 1; rows <= capacity; ++rows) {
+            std::vector<double> best(rows + 1, std::numeric_limits<double>::infinity());
+            std::vector<std::size_t> choice(rows + 1, 0);
+            best[0] = 0;
+            for (std::uint32_t left = 1; left <= rows; ++left)
+                for (std::size_t i = 0; i < sizes_.size(); ++i) {
+                    const std::uint32_t size = sizes_[i];
+                    if (size > left && rows - left + size > capacity) continue;
+                    const double cost = cost_us_[i] + best[size < left ? left - size : 0];
+                    if (cost < best[left]) best[left] = cost, choice[left] = i;
+                }
+            for (std::uint32_t left = rows; left > 0;) {
+                const std::size_t i = choice[left];
+                steps_[rows].push_back(i);
+                left -= std::min(left, sizes_[i]);
+            }
+            // Full runs first, so that only the last one is padded.
+            std::sort(steps_[rows].begin(), steps_[rows].end(), std::greater<>());
+        }
+    }
+
+    const std::vector<std::uint32_t>& sizes() const noexcept { return sizes_; }
+    std::uint32_t capacity() const noexcept { return sizes_.back(); }
+
+    // Indices into sizes(), in the order to run them, for `rows` rows (1 to capacity()).
+    const std::vector<std::size_t>& steps(std::uint32_t rows) const noexcept { return steps_[rows]; }
+
+    // Time per row at the largest size, microseconds.
+    double row_us() const noexcept { return cost_us_.back() / capacity(); }
+    double cost_us(std::size_t index) const noexcept { return cost_us_[index]; }
+
+  private:
+    std::vector<std::uint32_t> sizes_;
+    std::vector<double> cost_us_;
+    std::vector<std::vector<std::size_t>> steps_;
+};
+
+}  // namespace ovengine

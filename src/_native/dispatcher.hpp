@@ -1,0 +1,350 @@
+// Dispatcher: where requests wait and batches are made: the open slot, the request ring, and the jobs.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <vector>
+
+#include "bounded_ring.hpp"
+#include "cost_table.hpp"
+#include "job.hpp"
+#include "platform/futex.hpp"
+#include "request.hpp"
+#include "slot.hpp"
+#include "stats.hpp"
+
+namespace ovengine {
+
+// Bytes of one row, port by port.
+struct RowLayout {
+    std::vector<std::size_t> inputs, outputs;
+
+    std::size_t input_bytes() const { return std::accumulate(inputs.begin(), inputs.end(), std::size_t{0}); }
+    std::size_t output_bytes() const { return std::accumulate(outputs.begin(), outputs.end(), std::size_t{0}); }
+};
+
+// What a lane is given to do: a sealed slot, or a chunk of a job.
+struct Work {
+    struct Gathered {
+        Request* request;
+        std::uint32_t row;
+    };
+    Slot* slot = nullptr;
+    std::uint32_t rows = 0;
+    LaneStats::Reason reason = LaneStats::idle;
+    std::vector<Gathered> gathered;  // requests whose rows the lane has yet to copy, assign and publish
+    Job* job = nullptr;
+    Job::Chunk chunk{};
+};
+
+inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since_epoch().count(); }
+
+// Requests claim rows of the open slot while nobody waits; otherwise they go through the ring, in order of arrival.
+// claim, queue, add: any thread, without locks (but for jobs, which are rare and large).
+// take: lanes, under a lock held for as long as it takes to make one batch's worth of decisions.
+class Dispatcher {
+  public:
+    struct Options {
+        std::uint32_t max_queue_size = 0;  // requests; 0: as many as the ring holds
+        std::int64_t max_queue_delay_ns = 0;
+    };
+    static constexpr std::uint32_t kRingCapacity = 1u << 14;  // requests, where no max_queue_size is given
+    static constexpr std::uint32_t kFirstSlotId = 3;          // smaller ones are the lanes' own bindings
+
+    Dispatcher(RowLayout layout, std::uint32_t capacity, Options options)
+        : layout_(std::move(layout)),
+          capacity_(capacity),
+          options_(options),
+          ring_(options.max_queue_size != 0 ? options.max_queue_size : kRingCapacity),
+          request_pool_(ring_.capacity()) {
+        open_.store(open_next(), std::memory_order_seq_cst);
+    }
+
+    ~Dispatcher() {
+        Request* request = nullptr;
+        while (request_pool_.try_pop(request)) delete request;
+    }
+
+    const RowLayout& layout() const noexcept { return layout_; }
+    std::uint32_t capacity() const noexcept { return capacity_; }
+    bool holds_batches() const noexcept { return options_.max_queue_delay_ns > 0; }
+
+    // Rows of the open slot, or null when there is no room or somebody waits already. The rows have no state yet:
+    // Batch::begin() or lease() comes next.
+    Slot* try_claim(std::uint32_t rows, std::uint32_t& row) noexcept {
+        // relaxed: a hint that keeps the order of arrival; a request that misses it by a moment is at most one
+        // batch early.
+        if (waiting_.load(std::memory_order_relaxed) > 0) return nullptr;
+        // acquire: pairs with the store in take(); the slot is open and has its batch.
+        Slot* const slot = open_.load(std::memory_order_acquire);
+        row = slot->word.try_claim(rows, capacity_);
+        if (row == ClaimWord::kNone) return nullptr;
+        if (row == 0) slot->batch->set_opened_ns(now_ns());
+        return slot;
+    }
+
+    // Rows that wait for a lane, roughly.
+    std::uint32_t approx_pending_rows(const Slot& slot) const noexcept {
+        return slot.word.approx_claimed() + static_cast<std::uint32_t>(approx_waiting());
+    }
+    std::uint64_t approx_waiting() const noexcept {
+        const auto waiting = waiting_.load(std::memory_order_relaxed);
+        return waiting > 0 ? static_cast<std::uint64_t>(waiting) : 0;
+    }
+
+    // Would a request that has to wait be refused? Racy: try_queue() decides.
+    bool is_full() const noexcept {
+        return approx_waiting() >= (options_.max_queue_size != 0 ? options_.max_queue_size : ring_.capacity());
+    }
+
+    // A request to be filled in; from the pool where possible.
+    Request* make_request() {
+        Request* request = nullptr;
+        if (request_pool_.try_pop(request)) return request;
+        requests_made_.fetch_add(1, std::memory_order_relaxed);
+        return new Request;
+    }
+    // One owner less; the last one returns it to the pool.
+    void drop(Request* request) noexcept {
+        if (!request->release()) return;
+        discard(request);
+    }
+    // Of a request that has no other owner yet.
+    void discard(Request* request) noexcept {
+        request->trim();
+        if (request_pool_.try_push(request)) return;
+        requests_made_.fetch_sub(1, std::memory_order_relaxed);
+        delete request;
+    }
+
+    // False when the queue is full; the request stays the caller's.
+    bool try_queue(Request* request) noexcept {
+        // seq_cst: before the caller's look at the idle lanes, like ClaimWord::publish(). Counted before it is pushed,
+        // so that the limit holds exactly.
+        const std::int64_t before = waiting_.fetch_add(1, std::memory_order_seq_cst);
+        if ((options_.max_queue_size == 0 || before < options_.max_queue_size) && ring_.try_push(request)) return true;
+        waiting_.fetch_sub(1, std::memory_order_relaxed);
+        return false;
+    }
+
+    // Waits until a lane has made room in the ring; may return early.
+    platform::WaitResult wait_for_room(platform::Deadline deadline) noexcept {
+        room_waiters_.fetch_add(1, std::memory_order_seq_cst);
+        const std::uint32_t epoch = room_epoch_.load(std::memory_order_seq_cst);
+        auto result = platform::WaitResult::woken;
+        if (approx_waiting() >= ring_.capacity()) result = platform::futex_wait(room_epoch_, epoch, deadline);
+        room_waiters_.fetch_sub(1, std::memory_order_relaxed);
+        return result;
+    }
+
+    void add(Job* job) {
+        const std::lock_guard lock(mutex_);
+        jobs_.push_back(job);
+        job_count_.store(jobs_.size(), std::memory_order_seq_cst);  // before the caller's look at the idle lanes
+    }
+
+    // Is there anything that take() would hand out? All reads seq_cst, after the caller's IdleLanes::put(). A batch
+    // that is being held back is not work; its rows must be `full` to count while `holding`.
+    bool has_work(bool holding) const noexcept {
+        if (waiting_.load(std::memory_order_seq_cst) > 0 || job_count_.load(std::memory_order_seq_cst) > 0) return true;
+        const std::uint32_t published = open_.load(std::memory_order_seq_cst)->word.published();
+        return published >= (holding ? capacity_ : 1);
+    }
+
+    enum class Taken { nothing, work, hold };
+
+    // The next batch or chunk. `hold`: there are rows, to be run at `until` at the latest. `flush`: hold nothing back.
+    Taken take(Work& work, platform::Clock::time_point& until, bool flush) {
+        const std::lock_guard lock(mutex_);
+        work.slot = nullptr;
+        work.job = nullptr;
+        work.gathered.clear();
+        // Batches and jobs take turns, so that neither starves the other.
+        if (job_next_ && take_chunk(work)) {
+            job_next_ = false;
+            return Taken::work;
+        }
+        job_next_ = true;
+        const Taken taken = take_batch(work, until, flush);
+        if (taken != Taken::work && take_chunk(work)) return Taken::work;
+        return taken;
+    }
+
+    // After the lane has copied what it gathered.
+    void give_back_gathered(Work& work) noexcept {
+        for (const auto& gathered : work.gathered) drop(gathered.request);
+        work.gathered.clear();
+    }
+
+    // The slot's rows are consumed: its memory may be claimed again.
+    void give_back(Slot* slot) noexcept { free_slots_.give(slot); }
+
+    // A slot outside the claim order, for rows that must leave theirs.
+    Slot* spare_slot() {
+        const std::lock_guard lock(mutex_);
+        Slot* slot = free_slots_.take();
+        return slot != nullptr ? slot : make_slot();
+    }
+
+    // (closing) Ends everything that waits in the ring and in jobs, with Outcome::closed; how many there were.
+    std::size_t close_waiting() {
+        const std::lock_guard lock(mutex_);
+        std::size_t closed = 0;
+        while (next_request()) {
+            closed += carried_->close() ? 1 : 0;
+            drop(carried_);
+            carried_ = nullptr;
+            waiting_.fetch_sub(1, std::memory_order_relaxed);
+        }
+        for (Job* job : jobs_) {
+            closed += job->end(Outcome::closed) ? 1 : 0;
+            // What no lane has begun is finished here; a lane that has a chunk sees that the job is stopped.
+            if (job->finish(job->hand_out_rest())) job->settle(1);
+        }
+        jobs_.clear();
+        job_count_.store(0, std::memory_order_seq_cst);
+        wake_for_room();
+        return closed;
+    }
+    // (closing) The slot that is open now; with nobody claiming any more, its requests are all that is left.
+    Slot* open_slot() const noexcept { return open_.load(std::memory_order_seq_cst); }
+
+    struct InUse {
+        std::size_t slots, batches, requests, rows;
+    };
+    // What is not back where it belongs; exact only at rest. `ended`: the open slot's batch is settled for good.
+    InUse in_use(bool ended) {
+        const std::lock_guard lock(mutex_);
+        return {slots_.size() - free_slots_.count_at_rest() - 1,
+                batches_.size() - free_batches_.count_at_rest() - (ended ? 0 : 1),
+                requests_made_.load(std::memory_order_relaxed) - request_pool_.approx_size(),
+                ended ? 0 : open_slot()->word.approx_claimed()};
+    }
+
+  private:
+    Slot* make_slot() {
+        const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
+        slots_.push_back(std::make_unique<Slot>(id, layout_.inputs, capacity_));
+        return slots_.back().get();
+    }
+
+    Slot* open_next() {
+        Slot* slot = free_slots_.take();
+        if (slot == nullptr) slot = make_slot();
+        Batch* batch = free_batches_.take();
+        if (batch == nullptr) {
+            batches_.push_back(std::make_unique<Batch>(free_batches_, layout_.outputs, capacity_));
+            batch = batches_.back().get();
+        } else {
+            batch->open();
+        }
+        slot->batch = batch;
+        slot->word.open();
+        return slot;
+    }
+
+    // The request at the head of the ring, in carried_. One that found no room stays there for the next batch.
+    bool next_request() noexcept { return carried_ != nullptr || ring_.try_pop(carried_); }
+
+    // Claims rows of `slot` for requests that wait, as many as fit.
+    void gather(Slot& slot, Work& work) {
+        while (next_request()) {
+            const std::uint32_t rows = carried_->rows();
+            if (carried_->state() == Request::State::queued) {
+                const std::uint32_t row = slot.word.try_claim(rows, capacity_);
+                if (row == ClaimWord::kNone) return;
+                slot.batch->begin(row, rows);
+                if (row == 0) slot.batch->set_opened_ns(carried_->arrived_ns());
+                if (carried_->try_take()) {
+                    work.gathered.push_back({carried_, row});
+                    carried_ = nullptr;
+                } else {
+                    // Cancelled in this very moment: nobody will ask for these rows.
+                    slot.batch->transition(row, RowState::live, RowState::cancelled);
+                    slot.batch->release(rows);
+                    slot.word.publish(rows);
+                }
+            }
+            if (carried_ != nullptr) {
+                drop(carried_);
+                carried_ = nullptr;
+            }
+            waiting_.fetch_sub(1, std::memory_order_relaxed);
+        }
+    }
+
+    Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
+        Slot& slot = *open_slot();
+        const bool waited = approx_waiting() > 0;
+        if (waited) gather(slot, work);
+        const std::uint32_t claimed = slot.word.approx_claimed();
+        if (work.gathered.empty() && slot.word.published() == 0 && !(waited && claimed == capacity_))
+            return Taken::nothing;
+        if (options_.max_queue_delay_ns > 0 && claimed < capacity_ && !flush && work.gathered.empty()) {
+            const std::int64_t due = slot.batch->opened_ns() + options_.max_queue_delay_ns;
+            if (now_ns() < due) {
+                until = platform::Clock::time_point(std::chrono::nanoseconds(due));
+                return Taken::hold;
+            }
+        }
+        work.slot = &slot;
+        work.rows = slot.word.seal();
+        work.reason = work.rows == capacity_ ? LaneStats::full
+                      : options_.max_queue_delay_ns > 0 ? LaneStats::delay
+                                                        : LaneStats::idle;
+        // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
+        open_.store(open_next(), std::memory_order_seq_cst);
+        if (waited) wake_for_room();
+        return Taken::work;
+    }
+
+    bool take_chunk(Work& work) {
+        if (jobs_.empty()) return false;
+        work.job = jobs_.front();
+        work.chunk = work.job->next_chunk();
+        work.reason = LaneStats::bulk;
+        if (work.job->all_handed_out()) {
+            jobs_.pop_front();
+            job_count_.store(jobs_.size(), std::memory_order_seq_cst);
+        }
+        return true;
+    }
+
+    void wake_for_room() noexcept {
+        // seq_cst: pairs with wait_for_room(); either it sees the room or this sees the waiter.
+        room_epoch_.fetch_add(1, std::memory_order_seq_cst);
+        if (room_waiters_.load(std::memory_order_seq_cst) > 0) platform::futex_wake_all(room_epoch_);
+    }
+
+    const RowLayout layout_;
+    const std::uint32_t capacity_;
+    const Options options_;
+
+    // Read by every claim; written once per batch.
+    alignas(platform::kNoSharing) std::atomic<Slot*> open_{nullptr};
+    // Requests in the ring (or about to be, or carried).
+    alignas(platform::kNoSharing) std::atomic<std::int64_t> waiting_{0};
+    BoundedRing<Request*> ring_;
+    BoundedRing<Request*> request_pool_;
+    std::atomic<std::size_t> requests_made_{0};
+
+    std::atomic<std::uint32_t> room_epoch_{0}, room_waiters_{0};
+
+    // Everything below: under the lock, but for give() on the free lists.
+    std::mutex mutex_;
+    Request* carried_ = nullptr;
+    bool job_next_ = false;
+    std::deque<Job*> jobs_;
+    std::atomic<std::size_t> job_count_{0};
+    std::vector<std::unique_ptr<Slot>> slots_;
+    std::vector<std::unique_ptr<Batch>> batches_;
+    FreeList<Slot> free_slots_;
+    FreeList<Batch> free_batches_;
+};
+
+}  // namespace ovengine

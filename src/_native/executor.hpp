@@ -1,0 +1,57 @@
+// Executor and CompiledModel: what a lane needs of a device. OpenVINO is one implementation, the fake another.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace ovengine {
+
+using Dimensions = std::vector<std::int64_t>;  // -1 where dynamic
+
+struct Port {
+    std::vector<std::string> names;  // the first is the one that is shown; never empty
+    Dimensions shape;
+    bool rank_is_static = true;
+    std::string dtype;  // NumPy's spelling: "f4", "i8", "u1", "b1", ...
+};
+
+struct ShapedInput {
+    const std::byte* data;
+    Dimensions shape;
+};
+
+struct ShapedOutput {
+    Dimensions shape;
+    std::vector<std::byte> data;
+};
+
+// Runs inferences of one compiled batch size. One thread at a time; `infer` throws std::exception on failure and can
+// be called again afterwards.
+class Executor {
+  public:
+    virtual ~Executor() = default;
+
+    // One inference over whole batches. `binding` names a set of buffers that comes again (a slot), so that an
+    // implementation can keep a request bound to them; the pointers are what counts, and may differ from last time.
+    virtual void infer(std::uint32_t binding, std::byte* const* inputs, std::byte* const* outputs) = 0;
+
+    // One inference at the shapes given, for models with dynamic dimensions.
+    virtual std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) = 0;
+};
+
+// One compiled model. Thread-safe.
+class CompiledModel {
+  public:
+    virtual ~CompiledModel() = default;
+    virtual const std::vector<Port>& inputs() const = 0;
+    virtual const std::vector<Port>& outputs() const = 0;
+    virtual std::string property(const std::string& name) const = 0;
+    virtual std::string export_blob() const = 0;
+    virtual std::unique_ptr<Executor> make_executor() const = 0;
+};
+
+}  // namespace ovengine

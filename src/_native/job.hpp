@@ -1,0 +1,108 @@
+// Job: one request that is not rows of a shared batch: many rows at once, or an input of dynamic shape.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "completion.hpp"
+#include "executor.hpp"
+#include "slab.hpp"
+
+namespace ovengine {
+
+// Handed out to lanes chunk by chunk (under the dispatcher's lock); finished when the last chunk is. Deletes itself
+// when the core and its future have let go.
+class Job final : public Completion {
+  public:
+    // Bulk: `rows` rows at `inputs[port]`, contiguous; run `chunk` rows at a time. The memory stays the caller's and
+    // has to stay until done().
+    Job(std::vector<std::byte*> inputs, std::uint32_t rows, std::uint32_t chunk,
+        const std::vector<std::size_t>& output_row_bytes)
+        : inputs_(std::move(inputs)), outputs_(output_row_bytes, rows), rows_(rows), chunk_(chunk), left_(rows) {}
+
+    // Dynamic: one inference at the shapes given.
+    explicit Job(std::vector<ShapedInput> inputs)
+        : outputs_({}, 0), rows_(1), chunk_(1), left_(1), shaped_inputs_(std::move(inputs)), shaped_(true) {}
+
+    bool is_shaped() const noexcept { return shaped_; }
+    std::uint32_t rows() const noexcept { return rows_; }
+    std::uint32_t chunk() const noexcept { return chunk_; }
+
+    // The next chunk, under the dispatcher's lock; `count` is 0 when all are handed out.
+    struct Chunk {
+        std::uint32_t first, count;
+    };
+    Chunk next_chunk() noexcept {
+        const std::uint32_t first = next_;
+        const std::uint32_t count = std::min(chunk_, rows_ - first);
+        next_ += count;
+        return {first, count};
+    }
+    std::uint32_t hand_out_rest() noexcept {
+        const std::uint32_t rest = rows_ - next_;
+        next_ = rows_;
+        return rest;
+    }
+    bool all_handed_out() const noexcept { return next_ == rows_; }
+
+    std::byte* input(std::size_t port) const noexcept { return inputs_[port]; }
+    std::byte* output(std::size_t port) const noexcept { return outputs_.port(port); }
+    const std::vector<ShapedInput>& shaped_inputs() const noexcept { return shaped_inputs_; }
+    std::vector<ShapedOutput>& shaped_outputs() noexcept { return shaped_outputs_; }
+
+    // A lane is through with `count` rows. The last one completes the job; true for that one.
+    bool finish(std::uint32_t count) noexcept {
+        // acq_rel: the last lane sees the outputs of all others, and passes them on with the event.
+        if (left_.fetch_sub(count, std::memory_order_acq_rel) != count) return false;
+        end(Outcome::ok);
+        return true;
+    }
+    void fail(std::string reason) {
+        const std::lock_guard lock(failure_mutex_);
+        if (failure_.empty()) failure_ = std::move(reason);
+        Outcome expected = Outcome::pending;
+        outcome_.compare_exchange_strong(expected, Outcome::failed, std::memory_order_acq_rel);
+    }
+    // Nobody wants the rest: lanes skip what is left.
+    bool stopped() const noexcept { return outcome_.load(std::memory_order_acquire) != Outcome::pending; }
+
+    // True for the first to end it so; the waiters are woken at once.
+    bool end(Outcome outcome) noexcept {
+        Outcome expected = Outcome::pending;
+        const bool first = outcome_.compare_exchange_strong(expected, outcome, std::memory_order_acq_rel);
+        if (!completed_.exchange(true, std::memory_order_acq_rel)) deliver_all(event().set());
+        return first;
+    }
+
+    Outcome outcome(std::uint32_t) const noexcept override { return outcome_.load(std::memory_order_acquire); }
+    // The lanes may still be reading the caller's memory: quiet() says when they no longer do.
+    bool cancel(std::uint32_t) noexcept override { return !done() && end(Outcome::cancelled); }
+    bool quiet() const noexcept { return left_.load(std::memory_order_acquire) == 0; }
+    std::string failure(std::uint32_t) const override {
+        const std::lock_guard lock(failure_mutex_);
+        return failure_;
+    }
+
+  private:
+    void recycle() noexcept override { delete this; }
+
+    const std::vector<std::byte*> inputs_;
+    const Slab outputs_;
+    const std::uint32_t rows_, chunk_;
+    std::uint32_t next_ = 0;
+    std::atomic<std::uint32_t> left_;
+    std::atomic<Outcome> outcome_{Outcome::pending};
+    std::atomic<bool> completed_{false};
+    mutable std::mutex failure_mutex_;
+    std::string failure_;
+    std::vector<ShapedInput> shaped_inputs_;
+    std::vector<ShapedOutput> shaped_outputs_;
+    const bool shaped_ = false;
+};
+
+}  // namespace ovengine

@@ -1,0 +1,347 @@
+// Lane: one execution context on a device: the executors of its ladder, and how a batch runs on them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cost_table.hpp"
+#include "dispatcher.hpp"
+#include "executor.hpp"
+#include "platform/cpu.hpp"
+#include "platform/futex.hpp"
+#include "slab.hpp"
+#include "stats.hpp"
+
+namespace ovengine {
+
+// Owned by one thread at a time: the lane's own, or a blocking caller that took it out of IdleLanes.
+class Lane {
+  public:
+    // `executors[i]` runs batches of `table.sizes()[i]` rows.
+    Lane(std::uint32_t device, std::vector<std::unique_ptr<Executor>> executors, const CostTable& table,
+         Dispatcher& dispatcher)
+        : device_(device), executors_(std::move(executors)), table_(table), dispatcher_(dispatcher),
+          layout_(dispatcher.layout()) {
+        const std::uint32_t capacity = table.capacity();
+        // Small outputs are copied out of the lane's own memory, which stays bound; to bind a batch's would cost more.
+        copies_out_ = layout_.output_bytes() * capacity <= kCopyOutBytes;
+        if (copies_out_)
+            for (const auto size : table.sizes()) outputs_.emplace_back(layout_.outputs, size);
+    }
+
+    std::uint32_t device() const noexcept { return device_; }
+    const LaneStats& stats() const noexcept { return stats_; }
+
+    // Runs `work` to its end: every future that it concerns is resolved, and the slot is free again.
+    void run(Work& work) {
+        if (work.job != nullptr)
+            run_chunk(*work.job, work.chunk);
+        else
+            run_batch(work);
+    }
+
+    // Any thread: ends the requests of the batch that is being run with Outcome::closed, without waiting for the
+    // device; how many there were.
+    std::size_t close_current() {
+        const std::lock_guard lock(current_mutex_);
+        std::size_t closed = 0;
+        if (current_ == nullptr) return 0;
+        for (std::uint32_t row = 0; row < current_rows_; ++row)
+            closed += current_->transition(row, RowState::live, RowState::closed);
+        current_->complete();
+        return closed;
+    }
+
+    // How long a batch that is due waits for its leases.
+    static constexpr std::chrono::microseconds kLeaseGrace{10'000};
+
+  private:
+    static constexpr std::size_t kCopyOutBytes = std::size_t{32} << 10;
+    static constexpr std::size_t kBindBytes = std::size_t{64} << 10;
+    // Bindings that are not a slot's: single rows and chunks in the lane's scratch, parts of a slot, callers' memory.
+    enum Binding : std::uint32_t { kScratch = 0, kPart = 1, kForeign = 2 };
+    static_assert(kForeign < Dispatcher::kFirstSlotId);
+
+    void run_batch(Work& work) {
+        Slot* slot = work.slot;
+        Batch& batch = *slot->batch;
+        const Request* const foreign = foreign_memory(work);
+        for (const auto& [request, row] : work.gathered) {
+            if (request != foreign) copy_in(*request, *slot, row);
+            request->assign(&batch, row);
+            slot->word.publish(request->rows());
+        }
+        if (foreign == nullptr) dispatcher_.give_back_gathered(work);
+        if (slot->word.published() != work.rows) slot = await_published(slot, work.rows);
+
+        set_current(&batch, work.rows);
+        const std::int64_t start_ns = now_ns();
+        std::uint32_t wanted = 0;
+        for (std::uint32_t row = 0; row < work.rows; ++row) wanted += batch.state(row) == RowState::live;
+        if (wanted > 0) {
+            if (foreign != nullptr)
+                run_foreign(work, batch);
+            else
+                run_steps(*slot, batch, work.rows);
+        }
+        const std::int64_t end_ns = now_ns();
+        dispatcher_.give_back(slot);
+        if (foreign != nullptr) dispatcher_.give_back_gathered(work);
+        record(batch, work, start_ns, end_ns);
+        batch.complete();
+        set_current(nullptr, 0);
+        batch.settle(work.rows);
+    }
+
+    void set_current(Batch* batch, std::uint32_t rows) noexcept {
+        const std::lock_guard lock(current_mutex_);
+        current_ = batch;
+        current_rows_ = rows;
+    }
+
+    // A large request that is a whole batch is run where its input lies, instead of being copied once more.
+    const Request* foreign_memory(const Work& work) const noexcept {
+        if (work.gathered.size() != 1) return nullptr;
+        const Request& request = *work.gathered.front().request;
+        const bool whole = request.rows() == work.rows && table_.steps(work.rows).size() == 1 &&
+                           table_.sizes()[table_.steps(work.rows).front()] == work.rows;
+        return whole && layout_.input_bytes() * work.rows >= kBindBytes ? &request : nullptr;
+    }
+
+    void copy_in(Request& request, Slot& slot, std::uint32_t row) const noexcept {
+        for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
+            std::memcpy(slot.inputs.port(port) + row * layout_.inputs[port], request.sources()[port],
+                        request.rows() * layout_.inputs[port]);
+    }
+
+    // Waits for writers. They are in the middle of a copy, so this is short, but for leases: those get kLeaseGrace,
+    // and then the other rows move to a spare slot and leave the late writers the old one.
+    Slot* await_published(Slot* slot, std::uint32_t rows) {
+        const auto deadline = platform::Clock::now() + kLeaseGrace;
+        for (int tries = 0; slot->word.published() != rows; ++tries) {
+            if (tries < 100) {
+                platform::relax();
+            } else if (tries < 200) {
+                std::this_thread::yield();
+            } else if (platform::Clock::now() < deadline) {
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
+            } else {
+                return leave_leases_behind(slot, rows);
+            }
+        }
+        return slot;
+    }
+
+    Slot* leave_leases_behind(Slot* slot, std::uint32_t rows) {
+        Batch& batch = *slot->batch;
+        slot->lost_leases.fetch_add(1, std::memory_order_relaxed);  // this lane's hold on the slot
+        std::uint32_t lost_rows = 0;
+        for (std::uint32_t row = 0; row < rows; ++row) {
+            if (batch.state(row) != RowState::leased) continue;
+            slot->lost_leases.fetch_add(1, std::memory_order_relaxed);
+            if (batch.transition(row, RowState::leased, RowState::lost))
+                lost_rows += batch.rows(row);
+            else
+                slot->lost_leases.fetch_sub(1, std::memory_order_relaxed);
+        }
+        // Whoever is left has published or is about to.
+        while (slot->word.published() + lost_rows != rows) std::this_thread::yield();
+        Slot* target = slot;
+        if (lost_rows > 0) {
+            target = dispatcher_.spare_slot();
+            for (std::uint32_t row = 0; row < rows;) {
+                // Rows without a state of their own are padding left by a cancelled request.
+                const std::uint32_t count = batch.state(row) == RowState::follower ? 1 : batch.rows(row);
+                for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
+                    const std::size_t bytes = layout_.inputs[port];
+                    std::byte* const to = target->inputs.port(port) + row * bytes;
+                    if (batch.state(row) == RowState::lost)
+                        std::memset(to, 0, count * bytes);
+                    else
+                        std::memcpy(to, slot->inputs.port(port) + row * bytes, count * bytes);
+                }
+                row += count;
+            }
+        }
+        // acq_rel: the last lessee's writes come before the slot's next use.
+        const bool last = slot->lost_leases.fetch_sub(1, std::memory_order_acq_rel) == 1;
+        if (target != slot && last) dispatcher_.give_back(slot);
+        return target;
+    }
+
+    void run_steps(Slot& slot, Batch& batch, std::uint32_t rows) {
+        std::uint32_t first = 0;
+        for (const std::size_t step : table_.steps(rows)) {
+            const std::uint32_t size = table_.sizes()[step];
+            const std::uint32_t count = std::min(size, rows - first);
+            for (std::size_t port = 0; port < layout_.inputs.size() && count < size; ++port) {
+                const std::size_t bytes = layout_.inputs[port];
+                std::memset(slot.inputs.port(port) + (first + count) * bytes, 0, (size - count) * bytes);
+            }
+            try {
+                if (first == 0)
+                    infer(step, slot.id, slot.inputs.ports(), batch, 0, count);
+                else
+                    infer(step, kPart, offset(slot.inputs.ports(), first), batch, first, count);
+            } catch (const std::exception& error) {
+                rerun_singly(slot.inputs.ports(), batch, first, count, size, error.what());
+            }
+            first += count;
+        }
+    }
+
+    void run_foreign(Work& work, Batch& batch) {
+        std::byte* const* inputs = work.gathered.front().request->sources().data();
+        try {
+            infer(table_.steps(work.rows).front(), kForeign, inputs, batch, 0, work.rows);
+        } catch (const std::exception& error) {
+            rerun_singly(inputs, batch, 0, work.rows, work.rows, error.what());
+        }
+    }
+
+    void infer(std::size_t step, std::uint32_t binding, std::byte* const* inputs, Batch& batch, std::uint32_t first,
+               std::uint32_t count) {
+        if (!copies_out_) {
+            executors_[step]->infer(binding, inputs, offset_outputs(batch.outputs(), first));
+            return;
+        }
+        executors_[step]->infer(binding, inputs, outputs_[step].ports());
+        for (std::size_t port = 0; port < layout_.outputs.size(); ++port)
+            std::memcpy(batch.output(port) + first * layout_.outputs[port], outputs_[step].port(port),
+                        count * layout_.outputs[port]);
+    }
+
+    // infer() threw for these rows together: each is tried alone once, so that only the row at fault fails.
+    void rerun_singly(std::byte* const* inputs, Batch& batch, std::uint32_t first, std::uint32_t count,
+                      std::uint32_t size, const char* reason) {
+        std::uint32_t head = 0;
+        for (std::uint32_t row = 0; row < first + count; ++row) {
+            if (batch.state(row) != RowState::follower) head = row;
+            if (row < first || batch.state(head) != RowState::live) continue;
+            if (size == 1) {
+                batch.fail(head, reason);
+                continue;
+            }
+            try {
+                infer_alone(offset(inputs, row), batch.outputs(), row, 1);
+            } catch (const std::exception& error) {
+                batch.fail(head, "row " + std::to_string(row - head) + ": " + error.what());
+            }
+        }
+    }
+
+    // `count` rows at `inputs` through the lane's scratch memory into row `first` of `outputs`.
+    void infer_alone(std::byte* const* inputs, std::byte* const* outputs, std::uint32_t first, std::uint32_t count) {
+        if (!scratch_inputs_) {
+            scratch_inputs_.emplace(layout_.inputs, table_.capacity());
+            scratch_outputs_.emplace(layout_.outputs, table_.capacity());
+        }
+        std::uint32_t done = 0;
+        for (const std::size_t step : table_.steps(count)) {
+            const std::uint32_t size = table_.sizes()[step];
+            const std::uint32_t part = std::min(size, count - done);
+            for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
+                const std::size_t bytes = layout_.inputs[port];
+                std::memcpy(scratch_inputs_->port(port), inputs[port] + done * bytes, part * bytes);
+                std::memset(scratch_inputs_->port(port) + part * bytes, 0, (size - part) * bytes);
+            }
+            executors_[step]->infer(kScratch, scratch_inputs_->ports(), scratch_outputs_->ports());
+            for (std::size_t port = 0; port < layout_.outputs.size(); ++port) {
+                const std::size_t bytes = layout_.outputs[port];
+                std::memcpy(outputs[port] + (first + done) * bytes, scratch_outputs_->port(port), part * bytes);
+            }
+            done += part;
+        }
+    }
+
+    void run_chunk(Job& job, Job::Chunk chunk) {
+        const std::int64_t start_ns = now_ns();
+        if (!job.stopped()) try {
+                if (job.is_shaped())
+                    job.shaped_outputs() = executors_.front()->infer_shaped(job.shaped_inputs());
+                else
+                    run_rows(job, chunk);
+            } catch (const std::exception& error) {
+                job.fail(error.what());
+            }
+        stats_.inference_ns.add(static_cast<std::uint64_t>(now_ns() - start_ns));
+        stats_.rows.add(chunk.count);
+        stats_.batches.add(1);
+        stats_.reasons[LaneStats::bulk].add(1);
+        if (job.finish(chunk.count)) {
+            stats_.requests.add(1);
+            if (job.outcome(0) == Outcome::failed) stats_.failed.add(1);
+            if (job.outcome(0) == Outcome::cancelled) stats_.cancelled.add(1);
+            if (job.outcome(0) == Outcome::closed) stats_.closed.add(1);
+            job.settle(1);
+        }
+    }
+
+    void run_rows(Job& job, Job::Chunk chunk) {
+        const auto& steps = table_.steps(chunk.count);
+        std::vector<std::byte*> inputs, outputs;
+        for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
+            inputs.push_back(job.input(port) + chunk.first * layout_.inputs[port]);
+        for (std::size_t port = 0; port < layout_.outputs.size(); ++port)
+            outputs.push_back(job.output(port) + chunk.first * layout_.outputs[port]);
+        const bool whole = steps.size() == 1 && table_.sizes()[steps.front()] == chunk.count;
+        if (whole && layout_.input_bytes() * chunk.count >= kBindBytes)
+            executors_[steps.front()]->infer(kForeign, inputs.data(), outputs.data());
+        else
+            infer_alone(inputs.data(), outputs.data(), 0, chunk.count);
+    }
+
+    void record(const Batch& batch, const Work& work, std::int64_t start_ns, std::int64_t end_ns) noexcept {
+        for (std::uint32_t row = 0; row < work.rows; ++row) switch (batch.state(row)) {
+                case RowState::follower: continue;
+                case RowState::cancelled: stats_.cancelled.add(1); break;
+                case RowState::lost: stats_.lost.add(1); break;
+                case RowState::failed: stats_.failed.add(1); break;
+                case RowState::closed: stats_.closed.add(1); break;
+                default: stats_.requests.add(1);
+            }
+        stats_.rows.add(work.rows);
+        stats_.batches.add(1);
+        stats_.reasons[work.reason].add(1);
+        stats_.queue_ns.add(static_cast<std::uint64_t>(std::max<std::int64_t>(0, start_ns - batch.opened_ns())));
+        stats_.inference_ns.add(static_cast<std::uint64_t>(end_ns - start_ns));
+    }
+
+    std::byte* const* offset(std::byte* const* ports, std::uint32_t first) {
+        return shift(ports, layout_.inputs, first, input_pointers_);
+    }
+    std::byte* const* offset_outputs(std::byte* const* ports, std::uint32_t first) {
+        return first == 0 ? ports : shift(ports, layout_.outputs, first, output_pointers_);
+    }
+    static std::byte* const* shift(std::byte* const* ports, const std::vector<std::size_t>& row_bytes,
+                                   std::uint32_t first, std::vector<std::byte*>& into) {
+        into.clear();
+        for (std::size_t port = 0; port < row_bytes.size(); ++port)
+            into.push_back(ports[port] + first * row_bytes[port]);
+        return into.data();
+    }
+
+    const std::uint32_t device_;
+    const std::vector<std::unique_ptr<Executor>> executors_;
+    const CostTable& table_;
+    Dispatcher& dispatcher_;
+    const RowLayout& layout_;
+    bool copies_out_ = false;
+    std::vector<Slab> outputs_;  // per ladder size, when copying out
+    std::optional<Slab> scratch_inputs_, scratch_outputs_;
+    std::vector<std::byte*> input_pointers_, output_pointers_;
+    std::mutex current_mutex_;  // of the lane's owner and close(): free but for that
+    Batch* current_ = nullptr;
+    std::uint32_t current_rows_ = 0;
+    LaneStats stats_;
+};
+
+}  // namespace ovengine

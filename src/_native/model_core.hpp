@@ -1,0 +1,486 @@
+// ModelCore: one loaded model at run time. What the binding calls; everything else is behind it.
+#pragma once
+
+#include <pthread.h>
+
+#include <csignal>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cost_table.hpp"
+#include "dispatcher.hpp"
+#include "idle_lanes.hpp"
+#include "job.hpp"
+#include "lane.hpp"
+#include "policy.hpp"
+
+namespace ovengine {
+
+// Where a request is: rows of a batch, a request in the ring, or a job. The holder has `rows` references to the batch
+// (one to the request, one to the job), and gives them back with ModelCore::release().
+struct Ticket {
+    Slot* slot = nullptr;  // only until published, or for a lease
+    Batch* batch = nullptr;
+    Request* request = nullptr;
+    Job* job = nullptr;
+    std::uint32_t row = 0, rows = 0;
+};
+
+enum class Admission { ok, full, closed };
+
+// Thread-safe. Kept alive by its lane threads as well, so that an inference that never returns can be left behind.
+class ModelCore : public std::enable_shared_from_this<ModelCore> {
+  public:
+    struct LaneConfig {
+        std::uint32_t device;
+        std::vector<std::unique_ptr<Executor>> executors;  // one per ladder size
+    };
+    struct Options {
+        Dispatcher::Options queue;
+        bool shaped = false;  // every request is a job at its own shape
+    };
+
+    ModelCore(RowLayout layout, CostTable table, std::vector<LaneConfig> lanes, Options options)
+        : table_(std::move(table)), options_(options), dispatcher_(std::move(layout), table_.capacity(), options.queue) {
+        if (lanes.empty() || lanes.size() > IdleLanes::kMaxLanes)
+            throw std::invalid_argument("a model runs on 1 to 64 lanes");
+        for (auto& lane : lanes)
+            lanes_.push_back(std::make_unique<LaneThread>(lane.device, std::move(lane.executors), table_, dispatcher_));
+        all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
+        wake_rows_ = static_cast<std::uint32_t>(std::min(1e6, kWakeUs / std::max(1e-3, table_.row_us())));
+        policy_ = std::make_unique<PriorityPolicy>();
+    }
+
+    // Before start().
+    void set_policy(std::unique_ptr<Policy> policy) { policy_ = std::move(policy); }
+    std::vector<LaneFacts> lane_facts() const {
+        std::vector<LaneFacts> facts;
+        for (const auto& lane : lanes_) facts.push_back({lane->lane.device(), &lane->lane.stats()});
+        return facts;
+    }
+
+    void start() {
+        running_.store(static_cast<std::uint32_t>(lanes_.size()), std::memory_order_relaxed);
+        for (std::uint32_t i = 0; i < lanes_.size(); ++i)
+            std::thread([self = shared_from_this(), i] { self->run_lane(i); }).detach();
+    }
+
+    const RowLayout& layout() const noexcept { return dispatcher_.layout(); }
+    std::uint32_t capacity() const noexcept { return table_.capacity(); }
+    std::size_t lane_count() const noexcept { return lanes_.size(); }
+    const Policy& policy() const noexcept { return *policy_; }
+    bool closing() const noexcept { return closing_.load(std::memory_order_seq_cst); }
+
+    // --- One request of up to capacity() rows: begin, write to destination(), publish (or abandon). ---
+
+    // On `ok` the caller owns the rows' memory until publish() or abandon(). `full`: max_queue_size is reached, or the
+    // ring is full; nothing was taken.
+    Admission begin(std::uint32_t rows, Ticket& ticket) {
+        if (closing()) return Admission::closed;
+        ticket = Ticket{};
+        ticket.rows = rows;
+        ticket.slot = dispatcher_.try_claim(rows, ticket.row);
+        if (ticket.slot != nullptr) {
+            ticket.batch = ticket.slot->batch;
+            ticket.batch->begin(ticket.row, rows);
+            return Admission::ok;
+        }
+        if (dispatcher_.is_full()) return Admission::full;
+        ticket.request = dispatcher_.make_request();
+        return Admission::ok;
+    }
+
+    // Where the rows of `port` go. For a request in the ring: memory of its own, made on the first call.
+    std::byte* destination(const Ticket& ticket, std::size_t port) {
+        if (ticket.slot != nullptr)
+            return ticket.slot->inputs.port(port) + ticket.row * layout().inputs[port];
+        auto& sources = ticket.request->sources();
+        if (sources.empty()) {
+            std::byte* memory = ticket.request->reserve(aligned_bytes(ticket.rows));
+            for (const auto bytes : layout().inputs) {
+                sources.push_back(memory);
+                memory += align(bytes * ticket.rows);
+            }
+        }
+        return sources[port];
+    }
+    // For a request in the ring: its input is the caller's memory, until the batch is done.
+    static void share(const Ticket& ticket, std::vector<std::byte*> inputs) {
+        ticket.request->sources() = std::move(inputs);
+    }
+
+    // The rows are written: they may run from now on. `full` is possible for a request that goes to the ring; it is
+    // abandoned then.
+    Admission publish(Ticket& ticket, bool wake = true) {
+        if (ticket.slot != nullptr) {
+            Slot& slot = *std::exchange(ticket.slot, nullptr);
+            slot.word.publish(ticket.rows);
+            if (!wake) return Admission::ok;
+            const std::uint32_t pending = dispatcher_.approx_pending_rows(slot);
+            // A held batch needs a lane twice: when its clock starts and when it is full.
+            if (!dispatcher_.holds_batches() || ticket.row == 0 || pending >= capacity()) notify(pending);
+            return Admission::ok;
+        }
+        ticket.request->begin(ticket.rows, now_ns());
+        if (!dispatcher_.try_queue(ticket.request)) {
+            abandon(ticket);
+            return Admission::full;
+        }
+        // Closed in between: the lanes may be gone, and whoever comes last clears the ring.
+        if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
+        if (wake) notify(static_cast<std::uint32_t>(dispatcher_.approx_waiting()) + 1);
+        return Admission::ok;
+    }
+
+    // Instead of publish(): writing failed. The ticket is void.
+    void abandon(Ticket& ticket) {
+        if (ticket.slot != nullptr) {
+            ticket.batch->transition(ticket.row, RowState::live, RowState::cancelled);
+            ticket.slot->word.publish(ticket.rows);
+            notify(capacity());
+            ticket.batch->release(ticket.rows);
+        } else if (ticket.request != nullptr) {
+            dispatcher_.discard(ticket.request);
+        }
+        ticket = Ticket{};
+    }
+
+    platform::WaitResult wait_for_room(platform::Deadline deadline) { return dispatcher_.wait_for_room(deadline); }
+
+    // --- Caller-runs: a blocking caller that finds a lane free runs its batch itself. ---
+
+    // A free lane, now the caller's, or -1. To be followed by run_borrowed() or return_lane().
+    int try_borrow_lane() noexcept {
+        if (dispatcher_.holds_batches() || dispatcher_.approx_waiting() > 0) return -1;
+        const std::uint64_t idle = idle_.load();
+        if (idle == 0) return -1;
+        const std::uint32_t lane = choose(idle, 1);
+        return idle_.try_take(lane) ? static_cast<int>(lane) : -1;
+    }
+    // Runs what is due, the caller's rows included unless another lane has them, and gives the lane back.
+    void run_borrowed(int index) {
+        LaneThread& lane = *lanes_[static_cast<std::size_t>(index)];
+        platform::Clock::time_point until;
+        if (dispatcher_.take(lane.work, until, true) == Dispatcher::Taken::work) {
+            if (lane.work.reason == LaneStats::idle) lane.work.reason = LaneStats::caller;
+            lane.lane.run(lane.work);
+        }
+        return_lane(index);
+    }
+    void return_lane(int index) noexcept {
+        const auto lane = static_cast<std::uint32_t>(index);
+        idle_.put(lane);
+        // Others may have counted on this lane: its own thread goes on with what they left.
+        if ((dispatcher_.has_work(false) || stopping_.load(std::memory_order_seq_cst)) && idle_.try_take(lane))
+            signal(lane);
+    }
+
+    // --- Jobs ---
+
+    // A bulk request; `inputs[port]` must stay valid and unchanged until the job is quiet().
+    Admission submit_rows(std::vector<std::byte*> inputs, std::uint32_t rows, Ticket& ticket) {
+        return submit_job(new Job(std::move(inputs), rows, chunk_rows(rows), layout().outputs), ticket);
+    }
+    Admission submit_shaped(std::vector<ShapedInput> inputs, Ticket& ticket) {
+        return submit_job(new Job(std::move(inputs)), ticket);
+    }
+
+    // --- Leases ---
+
+    // Rows to be written in place and published later, or never. Like begin(), but the batch does not wait for long.
+    Admission begin_lease(std::uint32_t rows, Ticket& ticket) {
+        const Admission admission = begin(rows, ticket);
+        if (admission == Admission::ok && ticket.slot != nullptr) ticket.batch->lease(ticket.row, rows);
+        return admission;
+    }
+    // False when the batch has gone without it; end_lease() is due in any case when the caller no longer writes.
+    bool publish_lease(Ticket& ticket, Admission& admission) {
+        if (ticket.slot != nullptr && !ticket.batch->transition(ticket.row, RowState::leased, RowState::live))
+            return false;
+        admission = publish(ticket);
+        return true;
+    }
+    // The caller has stopped writing to a lease that it did not publish.
+    void abandon_lease(Ticket& ticket) {
+        if (ticket.slot == nullptr) return abandon(ticket);
+        Slot& slot = *ticket.slot;
+        if (ticket.batch->transition(ticket.row, RowState::leased, RowState::cancelled)) {
+            slot.word.publish(ticket.rows);
+            notify(capacity());
+        } else if (ticket.batch->state(ticket.row) == RowState::lost &&
+                   slot.lost_leases.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+            dispatcher_.give_back(&slot);
+        }
+        ticket.batch->release(ticket.rows);
+        ticket = Ticket{};
+    }
+
+    // --- The outcome of a ticket ---
+
+    // The completion to ask, once it is known: for a request in the ring, only when a lane has taken it.
+    static Completion* completion(Ticket& ticket) noexcept {
+        if (ticket.batch == nullptr && ticket.request != nullptr && ticket.request->event().is_set()) {
+            ticket.batch = ticket.request->batch();
+            ticket.row = ticket.request->row();
+        }
+        return ticket.job != nullptr ? static_cast<Completion*>(ticket.job) : ticket.batch;
+    }
+    static Outcome outcome(Ticket& ticket) noexcept {
+        if (Completion* const known = completion(ticket)) {
+            const bool is_done = known->done();
+            const Outcome outcome = known->outcome(ticket.row);
+            // Cancelled is decided before the batch is; the rest is told when it is complete.
+            return is_done || outcome == Outcome::cancelled ? outcome : Outcome::pending;
+        }
+        switch (ticket.request->state()) {
+            case Request::State::cancelled: return Outcome::cancelled;
+            case Request::State::closed: return Outcome::closed;
+            default: return Outcome::pending;
+        }
+    }
+    // Waits once: for the batch, or for a lane to take the request. To be called again while outcome() is pending.
+    static platform::WaitResult wait(Ticket& ticket, platform::Deadline deadline) noexcept {
+        Completion* const known = completion(ticket);
+        return (known != nullptr ? known->event() : ticket.request->event()).wait(deadline);
+    }
+    static bool cancel(Ticket& ticket) noexcept {
+        if (completion(ticket) == nullptr) {
+            if (ticket.request->cancel()) return true;
+            // A lane has it at this moment: it is in a batch as soon as that lane has copied it.
+            while (completion(ticket) == nullptr && ticket.request->state() != Request::State::closed)
+                std::this_thread::yield();
+        }
+        Completion* const known = completion(ticket);
+        return known != nullptr && known->cancel(ticket.row);
+    }
+    // Passes `notice` on when the outcome is known; false (and not taken) when it is known already.
+    static bool attach(Ticket& ticket, Notice* notice) noexcept {
+        Completion* known = completion(ticket);
+        if (known == nullptr) {
+            if (ticket.request->event().try_attach(notice, notice)) return true;
+            known = completion(ticket);
+        }
+        return known != nullptr && known->event().try_attach(notice, notice);
+    }
+    std::byte* output(const Ticket& ticket, std::size_t port) const noexcept {
+        if (ticket.job != nullptr) return ticket.job->output(port);
+        return ticket.batch->output(port) + ticket.row * layout().outputs[port];
+    }
+    // Gives the references back. A request that is still queued must have been cancelled, or its result is dropped.
+    void release(Ticket& ticket) noexcept {
+        if (ticket.request != nullptr) {
+            // Once assigned, the rows' references are this holder's; before that the request has to be given up first.
+            if (outcome(ticket) == Outcome::pending) cancel(ticket);
+            completion(ticket);
+            dispatcher_.drop(ticket.request);
+        }
+        if (ticket.batch != nullptr) ticket.batch->release(ticket.rows);
+        if (ticket.job != nullptr) ticket.job->release(1);
+        ticket = Ticket{};
+    }
+
+    // --- The end ---
+
+    // Refuses new requests, waits until all others have their results or `deadline` has passed, then ends the rest
+    // with Outcome::closed. True when there was no rest.
+    bool close(platform::Deadline deadline) {
+        const std::lock_guard lock(close_mutex_);
+        closing_.store(true, std::memory_order_seq_cst);
+        wake_all();
+        bool drained = at_rest();
+        while (!drained && (!deadline || platform::Clock::now() < *deadline)) {
+            std::this_thread::sleep_for(std::chrono::microseconds(200));
+            drained = at_rest();
+        }
+        std::size_t closed = 0;
+        if (!drained) {
+            closed += dispatcher_.close_waiting();
+            closed += close_rows(*dispatcher_.open_slot());
+        }
+        stopping_.store(true, std::memory_order_seq_cst);
+        const auto give_up = platform::Clock::now() + kExitGrace;
+        while (running_.load(std::memory_order_acquire) != 0 && platform::Clock::now() < give_up) {
+            wake_all();
+            if (!drained)
+                for (const auto& lane : lanes_) closed += lane->lane.close_current();
+            std::this_thread::sleep_for(std::chrono::microseconds(100));
+        }
+        closed_.store(true, std::memory_order_seq_cst);
+        // Rows that were claimed before `closing_` was seen, published after the lanes left.
+        Slot& last = *dispatcher_.open_slot();
+        const std::uint32_t rows = last.word.seal();
+        if (!sealed_) {
+            sealed_ = true;
+            closed += close_rows(last);
+            last.batch->complete();
+            last.batch->settle(rows);
+        }
+        closed += dispatcher_.close_waiting();
+        closed_requests_.add(closed);
+        return closed == 0;
+    }
+
+    // In the child of a fork: the lanes do not exist here, and nothing may wait for them.
+    void mark_forked() noexcept {
+        forked_.store(true, std::memory_order_relaxed);
+        closing_.store(true, std::memory_order_relaxed);
+    }
+    bool forked() const noexcept { return forked_.load(std::memory_order_relaxed); }
+
+    // Slots, batches, requests and rows that somebody still has; all zero at rest.
+    Dispatcher::InUse in_use() {
+        const std::lock_guard lock(close_mutex_);
+        return dispatcher_.in_use(sealed_);
+    }
+    std::uint64_t approx_waiting() const noexcept { return dispatcher_.approx_waiting(); }
+    const LaneStats& lane_stats(std::size_t lane) const noexcept { return lanes_[lane]->lane.stats(); }
+    std::uint32_t lane_device(std::size_t lane) const noexcept { return lanes_[lane]->lane.device(); }
+    std::uint64_t closed_requests() const noexcept { return closed_requests_.load(); }
+
+  private:
+    // Waking a thread takes about this long: a lane that is busy for less is back sooner than another one is awake.
+    static constexpr double kWakeUs = 30.0;
+    // How long close() waits for an inference that does not come back.
+    static constexpr std::chrono::milliseconds kExitGrace{2000};
+
+    struct LaneThread {
+        template <class... Args>
+        explicit LaneThread(Args&&... args) : lane(std::forward<Args>(args)...) {}
+        Lane lane;
+        Work work;
+        // 1: the lane was handed to its thread. Apart from the lane's own data, which its owner writes.
+        alignas(platform::kNoSharing) std::atomic<std::uint32_t> signal{0};
+    };
+
+    void run_lane(std::uint32_t index) {
+        // Signals are for the application's own threads.
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, nullptr);
+        LaneThread& lane = *lanes_[index];
+        for (;;) {
+            platform::Clock::time_point until;
+            const auto taken = dispatcher_.take(lane.work, until, closing());
+            if (taken == Dispatcher::Taken::work) {
+                lane.lane.run(lane.work);
+                continue;
+            }
+            if (taken == Dispatcher::Taken::nothing && stopping_.load(std::memory_order_seq_cst)) break;
+            const bool holding = taken == Dispatcher::Taken::hold;
+            idle_.put(index);
+            if ((dispatcher_.has_work(holding) || stopping_.load(std::memory_order_seq_cst) || (holding && closing())) &&
+                idle_.try_take(index)) {
+                platform::relax();
+                continue;
+            }
+            park(index, holding ? platform::Deadline(until) : std::nullopt);
+        }
+        running_.fetch_sub(1, std::memory_order_acq_rel);
+    }
+
+    // Until the lane is this thread's again: somebody handed it over, or the deadline came and nobody has it.
+    void park(std::uint32_t index, platform::Deadline deadline) {
+        auto& word = lanes_[index]->signal;
+        // acquire: pairs with the release in signal().
+        while (word.exchange(0, std::memory_order_acquire) == 0) {
+            if (platform::futex_wait(word, 0, deadline) != platform::WaitResult::timed_out) continue;
+            if (idle_.try_take(index)) return;
+            deadline.reset();  // a caller has the lane, and hands it over when there is anything left
+        }
+    }
+
+    void signal(std::uint32_t index) noexcept {
+        auto& word = lanes_[index]->signal;
+        word.store(1, std::memory_order_release);
+        platform::futex_wake(word, 1);
+    }
+
+    std::uint32_t choose(std::uint64_t idle, std::uint32_t pending_rows) noexcept {
+        return (idle & (idle - 1)) == 0 ? static_cast<std::uint32_t>(std::countr_zero(idle))
+                                        : policy_->select(idle, pending_rows);
+    }
+
+    // Wakes a lane for rows that were just published, unless a busy one is back sooner: every lane looks for work
+    // again before it parks, so rows are never left behind.
+    void notify(std::uint32_t pending_rows) noexcept {
+        for (std::uint64_t idle = idle_.load(); idle != 0; idle = idle_.load()) {
+            if (idle != all_lanes_ && pending_rows < wake_rows_) return;
+            const std::uint32_t lane = choose(idle, pending_rows);
+            if (idle_.try_take(lane)) return signal(lane);
+        }
+    }
+
+    void wake_all() noexcept {
+        for (std::uint32_t lane = 0; lane < lanes_.size(); ++lane)
+            if (idle_.try_take(lane)) signal(lane);
+    }
+
+    bool at_rest() noexcept { return idle_.load() == all_lanes_ && !dispatcher_.has_work(false); }
+
+    std::size_t close_rows(Slot& slot) noexcept {
+        std::size_t closed = 0;
+        for (std::uint32_t row = 0; row < capacity(); ++row) {
+            closed += slot.batch->transition(row, RowState::live, RowState::closed);
+            slot.batch->transition(row, RowState::leased, RowState::closed);
+        }
+        return closed;
+    }
+
+    Admission submit_job(Job* job, Ticket& ticket) {
+        ticket = Ticket{};
+        if (closing()) {
+            job->settle(0);
+            return Admission::closed;
+        }
+        ticket.job = job;
+        ticket.rows = job->rows();
+        // A job is work for as many lanes as it has chunks.
+        const std::uint32_t chunks = (job->rows() + job->chunk() - 1) / job->chunk();
+        dispatcher_.add(job);
+        if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
+        for (std::uint32_t i = 0; i < std::min<std::uint32_t>(chunks, static_cast<std::uint32_t>(lanes_.size())); ++i)
+            notify(UINT32_MAX);
+        return Admission::ok;
+    }
+
+    // Rows per chunk: the largest size, or less when that would leave lanes without work.
+    std::uint32_t chunk_rows(std::uint32_t rows) const noexcept {
+        const auto lanes = static_cast<std::uint32_t>(lanes_.size());
+        const std::uint32_t share = std::max(1u, (rows + lanes - 1) / lanes);
+        for (const auto size : table_.sizes())
+            if (size >= share) return size;
+        return table_.capacity();
+    }
+
+    static std::size_t align(std::size_t bytes) noexcept {
+        return (bytes + platform::kSlabAlignment - 1) / platform::kSlabAlignment * platform::kSlabAlignment;
+    }
+    std::size_t aligned_bytes(std::uint32_t rows) const noexcept {
+        std::size_t total = 0;
+        for (const auto bytes : layout().inputs) total += align(bytes * rows);
+        return total;
+    }
+
+    const CostTable table_;
+    const Options options_;
+    Dispatcher dispatcher_;
+    std::vector<std::unique_ptr<LaneThread>> lanes_;
+    std::unique_ptr<Policy> policy_;
+    std::uint64_t all_lanes_ = 0;
+    std::uint32_t wake_rows_ = 1;
+    IdleLanes idle_;
+    std::atomic<bool> closing_{false}, stopping_{false}, closed_{false}, forked_{false};
+    std::mutex close_mutex_;
+    bool sealed_ = false;  // the last slot is
+    std::atomic<std::uint32_t> running_{0};
+    SharedCounter closed_requests_;
+};
+
+}  // namespace ovengine

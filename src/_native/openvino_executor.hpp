@@ -1,0 +1,61 @@
+// The OpenVINO side: reading, reshaping and compiling models. Its .cpp is the only file that includes openvino.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "executor.hpp"
+
+namespace ovengine {
+
+// A model before compilation; immutable. Wraps a shared ov::Model.
+class Graph {
+  public:
+    struct Impl;
+    explicit Graph(std::shared_ptr<const Impl> impl);
+    const std::string& name() const;
+    const std::vector<Port>& inputs() const;
+    const std::vector<Port>& outputs() const;
+    std::size_t constant_bytes() const;
+    bool has_state() const;
+    // A reshaped copy; keys are input indices. Throws std::runtime_error with OpenVINO's reason.
+    std::shared_ptr<Graph> reshaped(const std::map<std::size_t, Dimensions>& shapes) const;
+    const Impl& impl() const { return *impl_; }
+
+  private:
+    std::shared_ptr<const Impl> impl_;
+};
+
+using Properties = std::map<std::string, std::string>;
+
+// Owns an ov::Core. Thread-safe. Every method throws std::runtime_error with OpenVINO's reason.
+class Runtime {
+  public:
+    Runtime();
+    ~Runtime();
+    std::vector<std::string> available_devices() const;
+    std::string device_property(const std::string& device, const std::string& name) const;
+    std::map<std::string, bool> supported_properties(const std::string& device) const;
+    void register_plugin(const std::string& library, const std::string& device);
+    void set_property(const std::string& device, const Properties& properties);
+    std::shared_ptr<Graph> read_model(const std::string& path, const std::string& weights) const;
+    std::shared_ptr<Graph> read_model_bytes(const std::string& model, const char* weights, std::size_t size) const;
+    // `model` is an `ov::Model*` that somebody shares; the graph keeps it alive.
+    std::shared_ptr<Graph> adopt(void* model) const;
+    std::shared_ptr<CompiledModel> compile(const Graph& graph, const std::string& device, const Properties& properties);
+    std::shared_ptr<CompiledModel> import_blob(const std::string& blob, const std::string& device,
+                                               const Properties& properties);
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+std::string openvino_version();
+// The std::type_info of ov::Model, for pybind11's conduit.
+const void* openvino_model_type_info();
+
+}  // namespace ovengine

@@ -1,0 +1,54 @@
+/* Native scheduler policies for ovengine: the stable C interface.
+ *
+ * A plugin hands over a PyCapsule named OVENGINE_POLICY_CAPSULE around a `struct ovengine_policy`. The capsule must
+ * stay valid, and the struct unchanged, until `destroy` is called; `destroy` is called once, when the last model that
+ * uses the policy is closed.
+ *
+ * `select_lane` is called without the GIL, possibly from several threads at once, each time when a batch is there and
+ * more than one lane is idle. It must not block, allocate or call Python. An answer that names no idle lane counts as
+ * a fault; the engine then takes the first idle lane.
+ */
+#ifndef OVENGINE_POLICY_H
+#define OVENGINE_POLICY_H
+
+#include <stdint.h>
+
+#define OVENGINE_POLICY_ABI_VERSION 1u
+#define OVENGINE_POLICY_CAPSULE "ovengine.policy"
+#define OVENGINE_ANY_LANE (-1)
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One lane, as the policy sees it. A snapshot: `batches` and `rows` may be a moment old. */
+struct ovengine_lane_view {
+    uint32_t device;      /* index of the lane's device in the plan's order, 0 = preferred */
+    uint32_t idle;        /* 1 when the lane can take a batch now */
+    uint64_t batches;     /* batches that it has run */
+    uint64_t rows;        /* rows that it has run */
+};
+
+/* One decision. Fields may be added at the end in later minor versions: check struct_size before reading those. */
+struct ovengine_dispatch {
+    uint32_t struct_size;
+    uint32_t lane_count;
+    const struct ovengine_lane_view* lanes;
+    uint32_t pending_rows;   /* rows that wait for a lane, this batch included */
+    uint32_t priority;       /* of the batch, 1 = highest */
+};
+
+struct ovengine_policy {
+    uint32_t abi_version;   /* OVENGINE_POLICY_ABI_VERSION */
+    uint32_t struct_size;   /* sizeof(struct ovengine_policy) */
+    void* context;          /* handed to every call */
+    /* Index of the idle lane that shall take the batch, or OVENGINE_ANY_LANE. Required. */
+    int32_t (*select_lane)(void* context, const struct ovengine_dispatch* dispatch);
+    /* Frees `context`. May be NULL. */
+    void (*destroy)(void* context);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,120 @@
+// Request: one that has to wait in the ring, with its input kept until a lane gathers it into a batch.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <vector>
+
+#include "batch.hpp"
+#include "event.hpp"
+#include "platform/cpu.hpp"
+
+namespace ovengine {
+
+// Shared by the ring and the request's future; the last of the two gives it back to the pool.
+//
+//   queued --gather--> assigned   (batch and row are known; the event is set)
+//   queued --cancel--> cancelled  (the lane drops it when it comes by)
+//   queued --close---> closed     (the event is set)
+class Request {
+  public:
+    enum class State : std::uint8_t { queued, taken, assigned, cancelled, closed };
+
+    Request() = default;
+    Request(const Request&) = delete;
+    Request& operator=(const Request&) = delete;
+    ~Request() { free_memory(); }
+
+    // Memory for the rows of all ports, one after the other; kept for the next use unless it is large.
+    std::byte* reserve(std::size_t bytes) {
+        if (bytes > capacity_) {
+            free_memory();
+            memory_ = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{platform::kSlabAlignment}));
+            capacity_ = bytes;
+        }
+        return memory_;
+    }
+
+    void begin(std::uint32_t rows, std::int64_t now_ns) noexcept {
+        rows_ = rows;
+        arrived_ns_ = now_ns;
+        batch_ = nullptr;
+        references_.store(2, std::memory_order_relaxed);
+        state_.store(State::queued, std::memory_order_relaxed);
+        event_.reset();  // all of it published by the ring's push
+    }
+
+    // The lane's claim to it; false when it was cancelled meanwhile.
+    bool try_take() noexcept { return transition(State::queued, State::taken); }
+    void assign(Batch* batch, std::uint32_t row) noexcept {
+        batch_ = batch;
+        row_ = row;
+        finish(State::assigned);
+    }
+    // The core's: it will not be run any more. False when it was cancelled before.
+    bool close() noexcept {
+        if (!transition(State::queued, State::taken)) return false;
+        finish(State::closed);
+        return true;
+    }
+    // The owner's. False when a lane has it already.
+    bool cancel() noexcept {
+        if (!transition(State::queued, State::cancelled)) return false;
+        deliver_all(event_.set());
+        return true;
+    }
+
+    State state() const noexcept { return state_.load(std::memory_order_acquire); }
+    Event& event() noexcept { return event_; }
+    // Valid when the event is set and the state is `assigned`.
+    Batch* batch() const noexcept { return batch_; }
+    std::uint32_t row() const noexcept { return row_; }
+    std::uint32_t rows() const noexcept { return rows_; }
+    std::int64_t arrived_ns() const noexcept { return arrived_ns_; }
+
+    // True for the last of the two owners: the request is its to reuse.
+    bool release() noexcept { return references_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
+
+    // Memory of more than this is freed with the request's end instead of kept for the next.
+    static constexpr std::size_t kKeepBytes = std::size_t{64} << 10;
+    void trim() noexcept {
+        sources_.clear();
+        if (capacity_ > kKeepBytes) free_memory();
+    }
+
+    // Where the input is, port by port: the request's own memory, or the caller's (share_inputs).
+    std::vector<std::byte*>& sources() noexcept { return sources_; }
+
+  private:
+    bool transition(State from, State to) noexcept {
+        return state_.compare_exchange_strong(from, to, std::memory_order_acq_rel, std::memory_order_acquire);
+    }
+    void finish(State state) noexcept {
+        state_.store(state, std::memory_order_release);  // pairs with state()
+        Notice* const first = event_.set();
+        if (first == nullptr) return;
+        Notice* last = first;
+        while (last->next != nullptr) last = last->next;
+        // Those who asked to be told of the result wait for the batch from here on.
+        if (batch_ == nullptr || !batch_->event().try_attach(first, last)) deliver_all(first);
+    }
+    void free_memory() noexcept {
+        ::operator delete(memory_, std::align_val_t{platform::kSlabAlignment});
+        memory_ = nullptr;
+        capacity_ = 0;
+    }
+
+    std::atomic<State> state_{State::queued};
+    std::atomic<std::uint32_t> references_{0};
+    Event event_;
+    Batch* batch_ = nullptr;
+    std::uint32_t row_ = 0, rows_ = 0;
+    std::int64_t arrived_ns_ = 0;
+    std::byte* memory_ = nullptr;
+    std::size_t capacity_ = 0;
+    std::vector<std::byte*> sources_;
+};
+
+}  // namespace ovengine
