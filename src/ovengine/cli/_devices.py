@@ -1,0 +1,51 @@
+"""`ovengine devices`: the OpenVINO devices of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from ovengine._core import Runtime
+from ovengine.errors import OvengineError
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
+) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "devices", help="list OpenVINO devices", description=__doc__, parents=parents, allow_abbrev=False
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    runtime = Runtime()
+    devices = [
+        {
+            "device": device,
+            "name": _property(runtime, device, "FULL_DEVICE_NAME"),
+            "capabilities": _property(runtime, device, "OPTIMIZATION_CAPABILITIES"),
+        }
+        for device in runtime.available_devices
+    ]
+    if args.json:
+        print(json.dumps(devices, indent=2))
+        return 0
+    width = max((len(device["device"]) for device in devices), default=0)
+    for device in devices:
+        capabilities = device["capabilities"]
+        text = ", ".join(capabilities) if isinstance(capabilities, list) else capabilities
+        print(f"{device['device']:{width}}  {device['name']}  [{text}]")
+    return 0
+
+
+def _property(runtime: Runtime, device: str, name: str) -> Any:
+    try:
+        value = runtime.device_property(device, name)
+    except OvengineError as error:  # a device may be listed and still not answer
+        return f"not available: {' '.join(str(error).split())}"
+    return list(value) if isinstance(value, (tuple, list)) else str(value)

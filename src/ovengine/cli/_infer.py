@@ -1,0 +1,172 @@
+"""`ovengine infer`: run files through a model, many requests in flight."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future as ReadFuture
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ovengine
+from ovengine.cli._inputs import ImageOptions, Reader, Request, find_files
+from ovengine.cli._options import add_model_options, at_least, load_model
+from ovengine.cli._outputs import Writer, open_writer
+from ovengine.errors import EngineClosed, OvengineError
+
+if TYPE_CHECKING:
+    from ovengine.plan import Plan
+
+READERS = min(4, os.cpu_count() or 1)
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
+) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "infer",
+        help="run files through a model",
+        description="Run images, .npy, .npz or directories of these through a model. An array with the model's "
+        "rank is a request per row. Results come in the order of the inputs.",
+        parents=parents,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "-i", "--input", metavar="INPUT", nargs="+", type=Path, required=True, help="files or directories"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="FILE.npz or FILE.jsonl (default: JSON lines to standard output)"
+    )
+    parser.add_argument("--window", metavar="N", type=at_least(1), help="most requests in flight")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    images = parser.add_argument_group(
+        "images", "Resized to the model's height and width; RGB, 0..255, unless changed here."
+    )
+    images.add_argument("--layout", choices=["NCHW", "NHWC"], help="of the model's input (default: from its shape)")
+    images.add_argument(
+        "-imean", "--mean", metavar="R,G,B", type=_numbers, default=(), help="subtracted from each channel"
+    )
+    images.add_argument(
+        "-iscale", "--scale", metavar="R,G,B", type=_scales, default=(), help="divides each channel, after the mean"
+    )
+    images.add_argument("--bgr", action="store_true", help="the model wants BGR")
+    add_model_options(parser)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    numbers = tuple(float(part) for part in text.strip("[]").split(","))
+    if len(numbers) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"{text!r}: one number, or three separated by commas")
+    return numbers
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    numbers = _numbers(text)
+    if 0 in numbers:
+        raise argparse.ArgumentTypeError(f"{text!r}: cannot divide by 0")
+    return numbers
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; a file that cannot be read costs a line and the exit status, not the other files."""
+    files = find_files(args.input)
+    writer = open_writer(args.output)
+    with load_model(args) as model:
+        reader = Reader(model.inputs, model.plan.mode, ImageOptions(args.layout, args.mean, args.scale, args.bgr))
+        window = args.window or default_window(model.plan)
+        with writer, _Progress(reader, files, quiet=args.quiet) as progress:
+            _run_all(model, files, reader, writer, window, progress)
+    return 1 if progress.failures else 0
+
+
+def default_window(plan: Plan) -> int:
+    """Requests that keep every lane busy: a full batch in each, and as much again waiting."""
+    return max(16, 2 * (len(plan.lanes) + 1) * plan.ladder[-1])
+
+
+def _run_all(
+    model: ovengine.Model, files: list[Path], reader: Reader, writer: Writer, window: int, progress: _Progress
+) -> None:
+    pending: deque[tuple[Request, ovengine.Future]] = deque()
+
+    def finish_oldest() -> None:
+        request, future = pending.popleft()
+        try:
+            writer.write(request, future.result())
+        except OvengineError as error:
+            progress.failed(request.source, error)
+        else:
+            progress.done()
+
+    for request in _read_ahead(files, reader.read, progress.failed):
+        if len(pending) == window:
+            finish_oldest()
+        try:
+            pending.append((request, model.submit(request.inputs)))
+        except EngineClosed:
+            raise
+        except OvengineError as error:
+            progress.failed(request.source, error)
+    while pending:
+        finish_oldest()
+
+
+def _read_ahead(
+    files: Iterable[Path],
+    read: Callable[[Path], Iterable[Request]],
+    failed: Callable[[str, OvengineError], None],
+) -> Iterator[Request]:
+    """Yield the requests of all files in order; a few files are read ahead, in threads."""
+    reading: deque[tuple[Path, ReadFuture[Iterable[Request]]]] = deque()
+
+    def finish_oldest() -> Iterable[Request]:
+        path, future = reading.popleft()
+        try:
+            return future.result()
+        except OvengineError as error:
+            failed(str(path), error)
+            return ()
+
+    with ThreadPoolExecutor(READERS, thread_name_prefix="ovengine-read") as threads:
+        for path in files:
+            if len(reading) == 2 * READERS:
+                yield from finish_oldest()
+            reading.append((path, threads.submit(read, path)))
+        while reading:
+            yield from finish_oldest()
+
+
+class _Progress:
+    """A progress bar on standard error where that is a terminal, and lines about failures."""
+
+    def __init__(self, reader: Reader, files: list[Path], *, quiet: bool) -> None:
+        counts = [reader.count(path) for path in files]
+        self._total = None if None in counts else sum(count for count in counts if count is not None)
+        self._quiet = quiet
+        self.failures = 0
+
+    def __enter__(self) -> _Progress:
+        from tqdm import tqdm
+
+        # disable=None: not where standard error is no terminal.
+        self._bar: Any = tqdm(total=self._total, unit="req", disable=True if self._quiet else None, file=sys.stderr)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.close()
+
+    def done(self) -> None:
+        """Count one result."""
+        self._bar.update()
+
+    def failed(self, source: str, error: OvengineError) -> None:
+        """Report one failure."""
+        self.failures += 1
+        text = " ".join(str(error).split())
+        self._bar.write(f"ovengine: {text if source in text else f'{source}: {text}'}", file=sys.stderr)
