@@ -15,7 +15,7 @@ from ovengine.errors import ConfigError, PropertyError
 if TYPE_CHECKING:
     from ovengine._core import Runtime
 
-__all__ = ["Hint", "LoadOptions", "Shapes", "check_properties", "close_matches", "cpu_budget"]
+__all__ = ["Hint", "LoadOptions", "Shapes", "available_cpus", "check_properties", "close_matches"]
 
 Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
 
@@ -111,7 +111,7 @@ def close_matches(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
-def cpu_budget() -> int:
+def available_cpus() -> int:
     """CPUs that this process may keep busy: its affinity mask, cut by the cgroup's CPU quota; at least 1."""
     budget = len(os.sched_getaffinity(0))
     quota = _cgroup_quota()
@@ -153,3 +153,14 @@ def _cgroup_directories(root: Path, process: Path) -> list[Path]:
             if directory == base:
                 break
     return found
+
+
+def available_memory_bytes() -> int:
+    """Memory that can still be taken without swapping, by the system's own estimate."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -1,0 +1,105 @@
+"""ovengine runs OpenVINO models for many small concurrent requests.
+
+    import ovengine
+
+    model = ovengine.load("model.onnx")
+    y = model(x)                          # blocking
+    future = model.submit(x)              # a Future: result(), cancel(), or await it
+    y = await model.ainfer(x)             # on an event loop
+    for y in model.map(samples): ...      # lazily, many in flight
+
+Requests of all threads and event loops are put together into batches where that pays, by native code that runs
+without the GIL. Python decides once, at load time: `print(model.plan)` shows what, and why.
+
+Where to read on, in the order of a request's life:
+    engine.py       Engine and load
+    _planner.py     one load: loader, devices, batch axis, batcher, policy; the Plan that comes of it (plan.py)
+    model.py        Model: what Python adds to the native core
+    _core.pyi       the native core, as Python sees it
+    hookspecs.py    what plugins can do; builtin/ holds those that come with the package
+    errors.py       everything that is raised
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ovengine._core import Future, Lease, Result, as_completed, wait
+from ovengine.config import Hint
+from ovengine.engine import Engine, load
+from ovengine.errors import (
+    Cancelled,
+    ConfigError,
+    EngineClosed,
+    ForkedError,
+    InferenceError,
+    InferenceTimeout,
+    InputError,
+    InputTypeError,
+    LeaseLost,
+    ModelError,
+    ModelNotFoundError,
+    OvengineError,
+    PluginError,
+    PluginWarning,
+    PropertyError,
+    QueueFull,
+    UnknownDeviceError,
+    UnknownPluginError,
+)
+from ovengine.hookspecs import Blob, hookimpl
+from ovengine.model import Model, ModelStats
+from ovengine.plan import BatchPlan, DevicePlan, Plan, TensorInfo
+from ovengine.plugins import Plugins
+
+__all__ = [
+    "BatchPlan",
+    "Blob",
+    "Cancelled",
+    "ConfigError",
+    "DevicePlan",
+    "Engine",
+    "EngineClosed",
+    "ForkedError",
+    "Future",
+    "Hint",
+    "InferenceError",
+    "InferenceTimeout",
+    "InputError",
+    "InputTypeError",
+    "Lease",
+    "LeaseLost",
+    "Model",
+    "ModelError",
+    "ModelNotFoundError",
+    "ModelStats",
+    "OvengineError",
+    "Plan",
+    "PluginError",
+    "PluginWarning",
+    "Plugins",
+    "PropertyError",
+    "QueueFull",
+    "Result",
+    "TensorInfo",
+    "UnknownDeviceError",
+    "UnknownPluginError",
+    "as_completed",
+    "get_include",
+    "hookimpl",
+    "load",
+    "wait",
+]
+
+
+def get_include() -> str:
+    """The directory with `ovengine_policy.h`, for building native scheduler policies."""
+    return str(Path(__file__).parent / "include")
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":  # read only on demand: it takes milliseconds
+        from importlib.metadata import version
+
+        return version("ovengine")
+    raise AttributeError(f"module 'ovengine' has no attribute {name!r}")

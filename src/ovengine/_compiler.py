@@ -1,0 +1,138 @@
+"""Compiled models of one load: made on demand, measured, kept for the lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ovengine._batch_axis import with_batch
+from ovengine._core import Compiled, Graph, Runtime
+from ovengine.errors import ModelError, PropertyError
+from ovengine.hookspecs import Blob
+from ovengine.plan import DevicePlan
+
+PRECISION = "INFERENCE_PRECISION_HINT"
+
+
+class Compiler:
+    """Compiles one model for the lanes of its devices.
+
+    `rows` is a batch size, or None for the model as it is (modes `whole` and `dynamic`, and blobs).
+    """
+
+    def __init__(
+        self, runtime: Runtime, model: Graph | Blob, devices: Sequence[DevicePlan], config: Mapping[str, Any]
+    ) -> None:
+        self.devices = tuple(devices)
+        self._runtime = runtime
+        self._model = model
+        self._config = config
+        self._graphs: dict[int, Graph] = {}
+        self._compiled: dict[tuple[int, int, int | None], Compiled] = {}
+        self._seconds: dict[int | None, float] = {}
+
+    @property
+    def is_blob(self) -> bool:
+        """Whether the model was compiled before, for one shape."""
+        return isinstance(self._model, Blob)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Weights that each compiled model holds; for a blob its own size."""
+        return len(self._model.data) if isinstance(self._model, Blob) else self._model.constant_bytes
+
+    def compiled(self, rows: int | None, device: int = 0, lane: int = 0) -> Compiled:
+        """For one lane; the same object for all lanes of a device that shares. Raises ModelError, PropertyError."""
+        plan = self.devices[device]
+        key = (device, 0 if plan.shared else lane, rows)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(rows, plan)
+        return self._compiled[key]
+
+    def measure(self, rows: int | None) -> float:
+        """Seconds of one inference on the first lane."""
+        if rows not in self._seconds:
+            self._seconds[rows] = self.compiled(rows).measure()
+        return self._seconds[rows]
+
+    def in_f32(self, rows: int) -> Compiled:
+        """For comparing results rather than for speed: in f32 where the device can do so."""
+        plan = self.devices[0]
+        if (0, 0, rows) in self._compiled and self.precision() == "f32":
+            return self.compiled(rows)
+        properties = {name: plan.properties[name] for name in plan.properties if name != PRECISION}
+        if self._runtime.supported_properties(plan.device).get(PRECISION):
+            properties[PRECISION] = "f32"
+        return self._runtime.compile(self._graph(rows), plan.device, properties)
+
+    def precision(self, device: int = 0) -> str:
+        """INFERENCE_PRECISION_HINT in effect on a device; `unknown` where it does not say."""
+        compiled = next(c for (d, _, _), c in self._compiled.items() if d == device)
+        try:
+            return str(compiled.property(PRECISION))
+        except Exception:  # a device may lack the property; the plan then just does not show it
+            return "unknown"
+
+    def lanes(self, ladder: Sequence[int | None]) -> list[tuple[str, dict[int, Compiled]]]:
+        """What NativeModel takes: for each lane its device and its compiled models by batch size."""
+        places = [(d, lane) for d, plan in enumerate(self.devices) for lane in range(plan.lanes)]
+        missing = [
+            (d, lane, rows)
+            for d, lane in places
+            for rows in ladder
+            if (d, lane, rows) not in self._compiled and not (lane and self.devices[d].shared)
+        ]
+        # OpenVINO compiles on one thread for the most part, and without the GIL.
+        with ThreadPoolExecutor(max_workers=max(1, len(places))) as pool:
+            for (d, lane, rows), compiled in zip(
+                missing, pool.map(lambda key: self._compile(key[2], self.devices[key[0]]), missing), strict=True
+            ):
+                self._compiled[d, lane, rows] = compiled
+        return [
+            (self.devices[d].device, {rows or 1: self.compiled(rows, d, lane) for rows in ladder}) for d, lane in places
+        ]
+
+    def _graph(self, rows: int | None) -> Graph:
+        assert isinstance(self._model, Graph)
+        if rows is None:
+            return self._model
+        if rows not in self._graphs:
+            self._graphs[rows] = with_batch(self._model, rows)
+        return self._graphs[rows]
+
+    def _compile(self, rows: int | None, plan: DevicePlan) -> Compiled:
+        if isinstance(self._model, Blob):
+            data = self._model.data
+            return self._explained(plan, lambda given: self._runtime.import_blob(data, plan.device, given))
+        graph = self._graph(rows)
+        compiled = self._explained(plan, lambda given: self._runtime.compile(graph, plan.device, given))
+        for port in compiled.outputs if rows is not None else ():
+            if port.shape is None or port.shape[:1] != (rows,):
+                raise ModelError(f"output {port.name!r} has shape {port.shape} for a batch of {rows}")
+        return compiled
+
+    def _explained(self, plan: DevicePlan, compile_with: Callable[[Mapping[str, Any]], Compiled]) -> Compiled:
+        """Compile; when that fails because of a property of the caller's, say which."""
+        try:
+            return compile_with(plan.properties)
+        except (ModelError, PropertyError) as error:
+            own = {name: value for name, value in plan.properties.items() if name not in self._config}
+            asked = [name for name in self._config if name in plan.properties]
+            if not asked or not _succeeds(compile_with, own):
+                raise
+            for name in asked:
+                if not _succeeds(compile_with, {**own, name: plan.properties[name]}):
+                    reason = str(error).strip().splitlines()[-1]
+                    raise PropertyError(
+                        f"{plan.device} refuses {name}={plan.properties[name]!r}: {reason}"
+                    ) from error
+            raise
+
+
+def _succeeds(compile_with: Callable[[Mapping[str, Any]], Compiled], properties: Mapping[str, Any]) -> bool:
+    try:
+        compile_with(properties)
+    except (ModelError, PropertyError):
+        return False
+    return True

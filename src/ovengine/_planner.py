@@ -1,0 +1,326 @@
+"""One `load`, from the source to a running model: plugins are asked, checked, and replaced where they fail.
+
+The order: loader, shapes, device selector, batch axis, batcher, trial of the batch axis, scheduler policy, lanes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ovengine import _batch_axis
+from ovengine._compiler import Compiler
+from ovengine._core import Graph, Port, Runtime
+from ovengine.config import LoadOptions, available_memory_bytes, check_properties
+from ovengine.errors import ConfigError, InputError, ModelError, OvengineError, PluginError, UnknownDeviceError
+from ovengine.hookspecs import (
+    BatchContext,
+    Batcher,
+    Blob,
+    DeviceContext,
+    DeviceSelector,
+    LoadContext,
+    ModelLoader,
+    SchedulerPolicy,
+)
+from ovengine.model import Model
+from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo
+from ovengine.plugins import Plugins
+
+BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
+NATIVE_POLICIES = ("priority", "round_robin")
+# Of the memory that is free, for the weights of all compiled batch sizes together.
+MEMORY_SHARE = 0.25
+# Rows of the trial batch, unless a compiled size up to MOST_TRIAL_ROWS is at hand.
+TRIAL_ROWS = 4
+MOST_TRIAL_ROWS = 16
+
+
+class Planner:
+    """The state of one `load`: what is shared, what the caller asked for, and what was decided so far."""
+
+    def __init__(
+        self, plugins: Plugins, runtime: Runtime, devices: Sequence[str], cpu_budget: int, options: LoadOptions
+    ) -> None:
+        self.plugins = plugins
+        self.runtime = runtime
+        self.available_devices = tuple(devices)
+        self.cpu_budget = cpu_budget
+        self.options = options
+        self.decisions: list[Decision] = []
+
+    def load(
+        self, source: object, *, loader: str | None, device_selector: str, batcher: str, scheduler: str, name: str | None
+    ) -> Model:
+        """Everything in order. Raises what `Engine.load` says."""
+        # Names are looked up first: a misspelt one should not cost a compilation.
+        selector: DeviceSelector = self.plugins.get("device_selector", device_selector)
+        sizes: Batcher = self.plugins.get("batcher", batcher)
+        policy: SchedulerPolicy = self.plugins.get("scheduler_policy", scheduler)
+
+        loaded = self.read(source, loader)
+        model = loaded if isinstance(loaded, Blob) else self.reshape(loaded)
+        devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
+        compiler = Compiler(self.runtime, model, devices, self.options.config)
+        if isinstance(model, Blob):
+            compiled = compiler.compiled(None)
+            axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs)
+            batch = BatchPlan(max_queue_delay_us=self.options.max_queue_delay_us or 0)
+        else:
+            axis, batch = self.plan_batches(sizes, compiler, model, _batch_axis.examine(model))
+        return self.start(compiler, axis, batch, policy, name or default_name(source, model))
+
+    def decide(self, what: str, choice: str, why: str) -> None:
+        """Write a decision down for the plan."""
+        self.decisions.append(Decision(what, choice, why))
+
+    # -- source -------------------------------------------------------------------------------------------------------
+
+    def read(self, source: object, name: str | None) -> Graph | Blob:
+        """The model, through the loader of that name or the first that can."""
+        if name is not None:
+            loader: ModelLoader = self.plugins.get("model_loader", name)
+            self.decide("loader", name, "asked for by name")
+            return self._read_with(loader, source)
+        refused: list[str] = []
+        for loader in self.plugins.model_loaders():
+            try:
+                if not loader.can_load(source):
+                    continue
+                loaded = self._read_with(loader, source)
+            except PluginError as error:
+                self.plugins.report_failure(loader, error, "asking the next loader")
+                refused.append(f"{loader.name} failed")
+            except OvengineError:
+                raise  # the loader is fine, the model is not
+            except Exception as error:  # from `can_load`: whatever a plugin may raise
+                self.plugins.report_failure(loader, error, "asking the next loader")
+                refused.append(f"{loader.name} failed")
+            else:
+                self.decide("loader", loader.name, "the first that takes this source")
+                return loaded
+        tried = f" ({', '.join(refused)})" if refused else ""
+        raise ModelError(
+            f"no loader takes a source of type {type(source).__name__}{tried}; "
+            "give a path, an openvino.Model, or the bytes of an ONNX model or blob"
+        )
+
+    def _read_with(self, loader: ModelLoader, source: object) -> Graph | Blob:
+        try:
+            loaded = loader.load(source, LoadContext(self.runtime))
+        except OvengineError:
+            raise
+        except Exception as error:
+            raise PluginError(f"loader {loader.name!r} failed: {type(error).__name__}: {error}") from error
+        if isinstance(loaded, (Graph, Blob)):
+            return loaded
+        if loader.name not in BUILTIN_LOADERS:
+            # A plugin may fetch or unpack a model and leave the reading to the built-in loaders.
+            for builtin in (self.plugins.get("model_loader", name) for name in BUILTIN_LOADERS):
+                if builtin.can_load(loaded):
+                    return self._read_with(builtin, loaded)
+        raise PluginError(f"loader {loader.name!r} returned {type(loaded).__name__}, which is no model")
+
+    def reshape(self, graph: Graph) -> Graph:
+        """The graph with the caller's `shapes`."""
+        shapes = self.options.shapes
+        if shapes is None:
+            return graph
+        if not isinstance(shapes, Mapping):
+            if len(graph.inputs) != 1:
+                raise InputError(f"shapes must be a mapping by input name: the model has {len(graph.inputs)} inputs")
+            shapes = {0: shapes}
+        names = {name: index for index, port in enumerate(graph.inputs) for name in port.names}
+        by_index: dict[str | int, tuple[int, ...]] = {}
+        for key, shape in shapes.items():
+            index = names.get(key) if isinstance(key, str) else key
+            if index is None or not 0 <= index < len(graph.inputs):
+                raise InputError(f"shapes: the model has no input {key!r}; it has {', '.join(names)}")
+            by_index[index] = tuple(int(dimension) for dimension in shape)
+        reshaped = graph.reshaped(by_index)
+        self.decide("shapes", str({graph.inputs[int(i)].name: s for i, s in by_index.items()}), "asked for")
+        return reshaped
+
+    # -- devices ------------------------------------------------------------------------------------------------------
+
+    def select_devices(self, selector: DeviceSelector, graph: Graph | None) -> tuple[DevicePlan, ...]:
+        """The selector's plans, checked; those of `auto` when it fails."""
+        context = DeviceContext(
+            device=self.options.device,
+            hint=self.options.hint,
+            config=self.options.config,
+            graph=graph,
+            available_devices=self.available_devices,
+            cpu_budget=self.cpu_budget,
+            runtime=self.runtime,
+        )
+        try:
+            plans = self._checked_devices(selector.select(context))
+        except (ConfigError, UnknownDeviceError):
+            raise  # of the caller's making
+        except Exception as error:  # whatever a plugin may raise or return
+            if selector.name == "auto":
+                raise
+            self.plugins.report_failure(selector, error, "selecting devices with 'auto' instead")
+            selector = self.plugins.get("device_selector", "auto")
+            plans = self._checked_devices(selector.select(context))
+        check_properties(self.options.config, [plan.device for plan in plans], self.runtime)
+        for plan in plans:
+            self.decide("device", f"{plan.device}, by {selector.name}", plan.why)
+        return plans
+
+    def _checked_devices(self, plans: object) -> tuple[DevicePlan, ...]:
+        if not isinstance(plans, Sequence) or not plans:
+            raise PluginError(f"select returned {plans!r}, not a sequence of DevicePlan")
+        for plan in plans:
+            if not isinstance(plan, DevicePlan):
+                raise PluginError(f"select returned a {type(plan).__name__} among its plans, not a DevicePlan")
+            if plan.device not in self.available_devices:
+                raise PluginError(f"select chose {plan.device!r}; there are {', '.join(self.available_devices)}")
+            if not isinstance(plan.lanes, int) or plan.lanes < 1:
+                raise PluginError(f"select planned {plan.lanes!r} lanes on {plan.device}")
+        return tuple(plans)
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+
+    def plan_batches(
+        self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis
+    ) -> tuple[BatchAxis, BatchPlan]:
+        """Batch sizes that pay and are right, and the mode in which requests then run."""
+        delay_us = self.options.max_queue_delay_us or 0
+        if axis.batchable:
+            batch = self._ask_batcher(batcher, compiler, graph, axis)
+            # One row at a time is right for a model made for one row; for any other it needs the trial, too.
+            made_for_one = axis.mode == "rows"
+            problem = None if made_for_one and batch.ladder == (1,) else self._trial(compiler, batch.ladder)
+            if problem is None:
+                self.decide("batcher", batcher.name, batch.why)
+                return replace(axis, mode="rows"), batch
+            axis = replace(axis, batchable=False, why=problem)
+        self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+        return axis, BatchPlan(max_queue_delay_us=delay_us)
+
+    def _ask_batcher(self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis) -> BatchPlan:
+        compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
+        context = BatchContext(
+            graph=graph,
+            devices=compiler.devices,
+            axis=axis,
+            hint=self.options.hint,
+            max_batch_size=self.options.max_batch_size,
+            max_queue_delay_us=self.options.max_queue_delay_us,
+            constant_bytes=graph.constant_bytes,
+            compiled_copies=sum(plan.compiled_copies for plan in compiler.devices),
+            memory_budget_bytes=int(available_memory_bytes() * MEMORY_SHARE),
+            measure=compiler.measure,
+        )
+        try:
+            return self._checked_batch(batcher.plan(context), compiler)
+        except ConfigError:
+            raise  # of the caller's making
+        except Exception as error:  # whatever a plugin may raise or return
+            self.plugins.report_failure(batcher, error, "batching is off for this model")
+            none: Batcher = self.plugins.get("batcher", "none")
+            return replace(none.plan(context), why=f"batcher {batcher.name!r} failed")
+
+    def _checked_batch(self, batch: object, compiler: Compiler) -> BatchPlan:
+        if not isinstance(batch, BatchPlan):
+            raise PluginError(f"plan returned {type(batch).__name__}, not a BatchPlan")
+        ladder = batch.ladder
+        sizes_ok = isinstance(ladder, tuple) and all(isinstance(size, int) and size >= 1 for size in ladder)
+        if not sizes_ok or not ladder or list(ladder) != sorted(set(ladder)):
+            raise PluginError(f"plan returned the ladder {ladder!r}, not ascending sizes")
+        limit = self.options.max_batch_size
+        if limit is not None and ladder[-1] > limit:
+            raise PluginError(f"plan returned the ladder {ladder!r}, over max_batch_size={limit}")
+        if not isinstance(batch.max_queue_delay_us, int) or batch.max_queue_delay_us < 0:
+            raise PluginError(f"plan returned max_queue_delay_us={batch.max_queue_delay_us!r}")
+        cost_us = {size: float(batch.cost_us.get(size) or compiler.measure(size) * 1e6) for size in ladder}
+        for size, cost in cost_us.items():
+            if not (math.isfinite(cost) and cost > 0):
+                raise PluginError(f"plan returned a cost of {cost} us for {size} rows")
+        return replace(batch, cost_us=cost_us)
+
+    def _trial(self, compiler: Compiler, ladder: tuple[int, ...]) -> str | None:
+        """Run rows alone and together; why they must not run together, or None."""
+        at_hand = (size for size in ladder if 1 < size <= MOST_TRIAL_ROWS)
+        rows = next(at_hand, TRIAL_ROWS)
+        try:
+            return _batch_axis.probe(compiler.in_f32(1), compiler.in_f32(rows), rows)
+        except ModelError as error:
+            return f"the trial batch of {rows} could not be compiled: {_batch_axis.brief(error)}"
+
+    # -- start --------------------------------------------------------------------------------------------------------
+
+    def start(
+        self, compiler: Compiler, axis: BatchAxis, batch: BatchPlan, policy: SchedulerPolicy, name: str
+    ) -> Model:
+        """Compile what is missing, and start the lanes."""
+        as_it_is = axis.mode != "rows" or compiler.is_blob
+        lanes = compiler.lanes((None,) if as_it_is else batch.ladder)
+        if not batch.cost_us and axis.mode != "dynamic":
+            batch = replace(batch, cost_us={1: compiler.measure(None if as_it_is else 1) * 1e6})
+        example = next(iter(lanes[0][1].values()))
+        inputs = _tensors(example.inputs, axis.mode)
+        outputs = _tensors(example.outputs, axis.mode)
+        policy, native = self._native_policy(policy)
+        plan = Plan(
+            name=name,
+            inputs=inputs,
+            outputs=outputs,
+            mode=axis.mode,
+            hint=self.options.hint,
+            devices=compiler.devices,
+            batch=batch,
+            scheduler=policy.name,
+            precision=tuple(compiler.precision(index) for index in range(len(compiler.devices))),
+            memory_bytes=_memory_bytes(compiler, batch, (*inputs, *outputs)),
+            max_queue_size=self.options.max_queue_size,
+            decisions=(Decision("batch axis", axis.mode, axis.why), *self.decisions),
+        )
+        if not isinstance(native, str):
+            try:
+                return Model.start(plan, lanes, native)
+            except Exception as error:  # the core refuses the capsule: its name, version or size
+                policy = self._fall_back(policy, error)
+                plan = replace(plan, scheduler=policy.name)
+        return Model.start(plan, lanes, policy.native)
+
+    def _native_policy(self, policy: SchedulerPolicy) -> tuple[SchedulerPolicy, object]:
+        try:
+            native = policy.native
+            if native not in NATIVE_POLICIES and type(native).__name__ != "PyCapsule":
+                raise PluginError(f"native is {native!r}, neither of {', '.join(NATIVE_POLICIES)} nor a PyCapsule")
+            return policy, native
+        except Exception as error:  # whatever a plugin may raise
+            policy = self._fall_back(policy, error)
+            return policy, policy.native
+
+    def _fall_back(self, policy: SchedulerPolicy, error: Exception) -> SchedulerPolicy:
+        self.plugins.report_failure(policy, error, "scheduling with 'priority' instead")
+        replacement: SchedulerPolicy = self.plugins.get("scheduler_policy", "priority")
+        return replacement
+
+
+def default_name(source: object, model: Graph | Blob) -> str:
+    """After the file, or what the model calls itself."""
+    if isinstance(source, (str, os.PathLike)):
+        return Path(source).stem or "model"
+    return (model.name if isinstance(model, Graph) else "") or "model"
+
+
+def _tensors(ports: Sequence[Port], mode: Mode) -> tuple[TensorInfo, ...]:
+    for port in ports:
+        if port.shape is None:
+            raise ModelError(f"{port.name!r} has a dynamic rank; give its shape in `shapes`")
+    return tuple(TensorInfo.of(port, batch_axis=mode == "rows") for port in ports)
+
+
+def _memory_bytes(compiler: Compiler, batch: BatchPlan, tensors: Sequence[TensorInfo]) -> int:
+    copies = sum(plan.compiled_copies for plan in compiler.devices)
+    lanes = sum(plan.lanes for plan in compiler.devices)
+    rows = sum(tensor.row_bytes for tensor in tensors)
+    return compiler.constant_bytes * copies * len(batch.ladder) + rows * lanes * batch.ladder[-1]

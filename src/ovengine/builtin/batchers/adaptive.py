@@ -1,0 +1,87 @@
+"""Batcher `adaptive`: measures batch sizes on this machine and keeps those that pay."""
+
+from __future__ import annotations
+
+import time
+
+from ovengine.errors import ModelError
+from ovengine.hookspecs import BatchContext, Batcher, hookimpl
+from ovengine.plan import BatchPlan, format_bytes
+
+SIZES = (1, 4, 16, 64, 256)
+# A larger size must save this share of the time per row; less is lost again to padding and waiting.
+GAIN = 0.10
+# Compiling and measuring stops when the next size would probably go beyond this.
+TIME_BUDGET_SECONDS = 3.0
+
+
+class AdaptiveBatcher:
+    """Climbs 1, 4, 16, 64, 256 as long as a row gets at least 10 % cheaper with each step."""
+
+    name = "adaptive"
+
+    def plan(self, context: BatchContext) -> BatchPlan:
+        """Measure, stop where it no longer pays, drop steps that save too little to be worth their memory."""
+        delay_us = context.max_queue_delay_us or 0
+        cost: dict[int, float] = {}
+        why = "every step made a row at least 10 % cheaper"
+        begin = previous = time.perf_counter()
+        for size in candidates(context.max_batch_size):
+            weights = context.constant_bytes * context.compiled_copies * (len(cost) + 1)
+            if cost and weights > context.memory_budget_bytes:
+                why = f"a further size would bring the weights to {format_bytes(weights)}"
+                break
+            try:
+                seconds = context.measure(size)
+            except ModelError as error:
+                if size == 1:
+                    raise
+                why = f"the model refuses batch size {size}: {error}"
+                break
+            now = time.perf_counter()
+            if cost:
+                top = max(cost)
+                before, after = cost[top] / top * 1e6, seconds / size * 1e6
+                if after > (1 - GAIN) * before:
+                    why = f"{before:.3g} us a row at {top}, {after:.3g} at {size}: {_verdict(before, after)}"
+                    break
+            cost[size] = seconds
+            # The next size takes about as long to compile, and four times as long to run.
+            if now - begin + 4 * (now - previous) > TIME_BUDGET_SECONDS:
+                why = f"measuring a further size would take too long (limit {TIME_BUDGET_SECONDS:g} s)"
+                break
+            previous = now
+        cost = drop_idle_steps(cost)
+        cost_us = {size: seconds * 1e6 for size, seconds in cost.items()}
+        return BatchPlan(tuple(cost_us), cost_us, delay_us, why)
+
+
+def candidates(limit: int | None) -> tuple[int, ...]:
+    """Sizes to try up to exactly `limit`, leaving out those within a factor of two below it."""
+    if limit is None:
+        return SIZES
+    return (*(size for size in SIZES if size == 1 != limit or size * 2 <= limit), limit)
+
+
+def drop_idle_steps(cost: dict[int, float]) -> dict[int, float]:
+    """Leave out steps that cost about what the next one does: a partial batch may as well run there.
+
+    Size 1 stays: a lone request is the most frequent partial batch.
+    """
+    sizes = sorted(cost)
+    kept = {
+        size: cost[size]
+        for size, above in zip(sizes, sizes[1:], strict=False)
+        if size == 1 or cost[size] < (1 - GAIN) * cost[above]
+    }
+    return {**kept, sizes[-1]: cost[sizes[-1]]}
+
+
+def _verdict(before: float, after: float) -> str:
+    return "dearer" if after > before else "not worth the wait"
+
+
+@hookimpl
+def ovengine_batchers() -> list[Batcher]:
+    """Offer `adaptive`."""
+    return [AdaptiveBatcher()]

@@ -1,0 +1,44 @@
+"""Loader `ir`: OpenVINO's own format, an `.xml` with its `.bin` beside it."""
+
+from __future__ import annotations
+
+import os
+
+from ovengine._core import Graph
+from ovengine.builtin.model_loaders._files import has_suffix, require_file
+from ovengine.errors import ModelError, ModelNotFoundError
+from ovengine.hookspecs import LoadContext, ModelLoader, hookimpl
+
+HEAD_BYTES = 4096
+
+
+class IrLoader:
+    """Reads `.xml` paths. The `.bin` may be missing only where the model has no constants."""
+
+    name = "ir"
+
+    def can_load(self, source: object) -> bool:
+        """Judge by the suffix."""
+        return has_suffix(source, ".xml")
+
+    def load(self, source: str | os.PathLike[str], context: LoadContext) -> Graph:
+        """Read the pair of files."""
+        path = require_file(source)
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        # OpenVINO would hand a foreign .xml to each of its frontends and report what the last one says.
+        if b"<net" not in head:
+            raise ModelError(f"{str(path)!r} is not an OpenVINO IR: it has no <net> element at its start")
+        try:
+            return context.runtime.read_model(str(path))
+        except ModelError as error:
+            weights = path.with_suffix(".bin")
+            if not weights.exists():
+                raise ModelNotFoundError(f"{str(path)!r} needs its weights, and there is no {str(weights)!r}") from error
+            raise
+
+
+@hookimpl
+def ovengine_model_loaders() -> list[ModelLoader]:
+    """Offer `ir`."""
+    return [IrLoader()]

@@ -1,0 +1,273 @@
+"""The engine: what loaded models share, their common end, and what a fork or the interpreter's exit means to them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from ovengine._core import Runtime
+from ovengine._planner import Planner
+from ovengine.config import Hint, LoadOptions, Shapes, available_cpus
+from ovengine.errors import ConfigError, EngineClosed, ForkedError, UnknownDeviceError
+from ovengine.model import Model
+from ovengine.plugins import Plugins, default
+
+__all__ = ["Engine", "default_engine", "load"]
+
+
+class Engine:
+    """Owns what loaded models share: OpenVINO's core, plugins, devices, CPU budget.
+
+    Example:
+        >>> with ovengine.Engine(cpu_budget=2) as engine:
+        ...     model = engine.load("model.onnx")
+
+    Args:
+        plugins: a `Plugins`, or plugin objects to register besides those installed; None for those installed.
+        devices: OpenVINO devices that may be used; None for all that OpenVINO lists.
+        cpu_budget: CPUs that the lanes of one model may keep busy; None for what the affinity mask and the
+            cgroup quota of this process allow.
+    """
+
+    def __init__(
+        self,
+        plugins: Plugins | Iterable[object] | None = None,
+        devices: Sequence[str] | None = None,
+        cpu_budget: int | None = None,
+    ) -> None:
+        if cpu_budget is not None and (not isinstance(cpu_budget, int) or cpu_budget < 1):
+            raise ConfigError(f"cpu_budget must be None or an integer of at least 1, not {cpu_budget!r}")
+        self._plugins, self._extra_plugins = (plugins, None) if isinstance(plugins, Plugins) else (None, plugins)
+        self._devices = tuple(devices) if devices is not None else None
+        self._cpu_budget = cpu_budget
+        self._runtime: Runtime | None = None
+        self._lock = threading.RLock()
+        self._models: weakref.WeakSet[Model] = weakref.WeakSet()
+        self._closed = False
+        self._forked = False
+        _engines.add(self)
+
+    # -- what is shared -----------------------------------------------------------------------------------------------
+
+    @property
+    def plugins(self) -> Plugins:
+        """The plugins, found on first use."""
+        with self._lock:
+            if self._plugins is None:
+                self._plugins = default() if self._extra_plugins is None else Plugins(extra=self._extra_plugins)
+            return self._plugins
+
+    @property
+    def runtime(self) -> Runtime:
+        """OpenVINO's core, started on first use."""
+        with self._lock:
+            if self._runtime is None:
+                self._runtime = Runtime()
+            return self._runtime
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices that models may be loaded on."""
+        available = self.runtime.available_devices
+        if self._devices is None:
+            return available
+        for device in self._devices:
+            if device not in available:
+                raise UnknownDeviceError(f"unknown device {device!r}; available: {', '.join(available) or 'none'}")
+        return self._devices
+
+    @property
+    def cpu_budget(self) -> int:
+        """CPUs that the lanes of one model may keep busy."""
+        return self._cpu_budget or available_cpus()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    # -- loading ------------------------------------------------------------------------------------------------------
+
+    def load(
+        self,
+        source: object,
+        *,
+        device: str = "AUTO",
+        hint: str = "throughput",
+        config: Mapping[str, Any] | None = None,
+        loader: str | None = None,
+        device_selector: str | None = None,
+        batcher: str | None = None,
+        scheduler: str | None = None,
+        max_batch_size: int | None = None,
+        max_queue_delay_us: int | None = None,
+        max_queue_size: int | None = None,
+        shapes: Shapes | None = None,
+        name: str | None = None,
+    ) -> Model:
+        """Load a model and start its lanes.
+
+        Args:
+            source: a path (IR `.xml`, `.onnx`, `.blob`, or whatever else OpenVINO reads), an `openvino.Model`, or
+                the bytes of an ONNX model or of a blob.
+            device: an OpenVINO device, several (`CPU,GPU`), or `AUTO`, `AUTO:GPU,CPU`, `AUTO:-GPU`.
+            hint: `latency`, `throughput` or `cumulative_throughput`, in any case.
+            config: OpenVINO properties by their own names.
+            loader, device_selector, batcher, scheduler: plugins by name; None for the first loader that can, `auto`,
+                `adaptive` and `priority`.
+            max_batch_size: largest batch in rows.
+            max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
+            max_queue_size: requests that may wait; QueueFull beyond. None lets callers wait for room.
+            shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
+                dimension dynamic.
+            name: of the model, in plans and statistics; by default after the source.
+
+        Raises:
+            ModelNotFoundError, ModelError: the source is missing, or not a model that OpenVINO takes.
+            UnknownDeviceError, UnknownPluginError: no such device or plugin; the text lists the choices.
+            PropertyError: an OpenVINO property is unknown, read-only or refused.
+            ConfigError: another argument is out of range.
+            EngineClosed, ForkedError: the engine is closed, or belongs to the parent process.
+        """
+        self._check_usable()
+        options = LoadOptions(
+            device=device,
+            hint=Hint.parse(hint),
+            config=config or {},
+            max_batch_size=max_batch_size,
+            max_queue_delay_us=max_queue_delay_us,
+            max_queue_size=max_queue_size,
+            shapes=shapes,
+        )
+        planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options)
+        model = planner.load(
+            source,
+            loader=loader,
+            device_selector=device_selector or "auto",
+            batcher=batcher or "adaptive",
+            scheduler=scheduler or "priority",
+            name=name,
+        )
+        with self._lock:
+            closed_meanwhile = self._closed
+            self._models.add(model)
+        if closed_meanwhile:
+            model.close(0)
+            self._check_usable()
+        model._on_close = self.plugins.model_closed
+        self.plugins.model_loaded(model)
+        return model
+
+    # -- end ----------------------------------------------------------------------------------------------------------
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Close all models, together within `timeout` seconds (None: as long as it takes).
+
+        Returns whether all requests were served; the others got EngineClosed. Safe to call twice.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._lock:
+            self._closed = True
+            models = list(self._models)
+        served = True
+        for model in models:
+            rest = None if deadline is None else max(0.0, deadline - time.monotonic())
+            served = model.close(rest) and served
+        return served
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check_usable(self) -> None:
+        if self._forked:
+            raise ForkedError("this engine belongs to the parent process; make one in the child (or use spawn)")
+        if self._closed:
+            raise EngineClosed("the engine is closed")
+
+    def _mark_forked(self) -> None:
+        """In a forked child: the lanes and OpenVINO's threads exist in the parent only."""
+        self._forked = True
+        self._lock = threading.RLock()  # another thread of the parent may have held it
+        for model in list(self._models):
+            model._on_close = None
+            model.mark_forked()
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_default_engine: Engine | None = None
+_default_lock = threading.Lock()
+
+
+def default_engine() -> Engine:
+    """The engine behind `ovengine.load`, made on first use; a new one when that was closed or left behind by a fork."""
+    global _default_engine
+    with _default_lock:
+        if _default_engine is None or _default_engine._closed or _default_engine._forked:
+            _default_engine = Engine()
+        return _default_engine
+
+
+def load(
+    source: object,
+    *,
+    device: str = "AUTO",
+    hint: str = "throughput",
+    config: Mapping[str, Any] | None = None,
+    loader: str | None = None,
+    device_selector: str | None = None,
+    batcher: str | None = None,
+    scheduler: str | None = None,
+    max_batch_size: int | None = None,
+    max_queue_delay_us: int | None = None,
+    max_queue_size: int | None = None,
+    shapes: Shapes | None = None,
+    name: str | None = None,
+) -> Model:
+    """Load a model on the default engine; see `Engine.load`."""
+    return default_engine().load(
+        source,
+        device=device,
+        hint=hint,
+        config=config,
+        loader=loader,
+        device_selector=device_selector,
+        batcher=batcher,
+        scheduler=scheduler,
+        max_batch_size=max_batch_size,
+        max_queue_delay_us=max_queue_delay_us,
+        max_queue_size=max_queue_size,
+        shapes=shapes,
+        name=name,
+    )
+
+
+def _close_all() -> None:
+    """At exit: nothing is waited for, and whoever waits gets EngineClosed."""
+    for engine in list(_engines):
+        if not engine._forked:
+            engine.close(0)
+
+
+def _after_fork_in_child() -> None:
+    global _default_lock
+    _default_lock = threading.Lock()  # another thread of the parent may have held it
+    for engine in list(_engines):
+        engine._mark_forked()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,345 @@
+"""A loaded model: the native half with what Python adds around it (bulk iteration, plan, statistics)."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+from ovengine._core import Compiled, Future, Inputs, NativeModel, Result
+from ovengine.errors import ConfigError, QueueFull
+from ovengine.plan import Plan, TensorInfo
+
+__all__ = ["LaneStats", "Model", "ModelStats", "Percentiles"]
+
+# Requests that `map` keeps in flight, in batches per lane: one runs, one is ready, one is being written, one is read.
+WINDOW_BATCHES = 4
+LEAST_WINDOW = 16
+# How soon `map` tries again when others fill the queue.
+RETRY_SECONDS = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of a time, in microseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """What one lane has run."""
+
+    device: str
+    batches: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStats:
+    """Counts since the model was loaded; a snapshot.
+
+    queue_us: from submission to the start of the inference. inference_us: of one `infer()`.
+    dispatch: batches by why they were started: `full`, `idle` (a lane was free), `delay` (`max_queue_delay_us` was
+        over), `caller` (a blocking caller ran it), `bulk` (`infer_rows`).
+    failures: requests accepted but not served, by reason. rejections: requests not accepted, by reason.
+    """
+
+    requests: int
+    rows: int
+    batches: int
+    rows_per_batch: float
+    pending_requests: int
+    queue_us: Percentiles
+    inference_us: Percentiles
+    dispatch: Mapping[str, int]
+    lanes: tuple[LaneStats, ...]
+    failures: Mapping[str, int]
+    rejections: Mapping[str, int]
+
+
+class Model(NativeModel):
+    """A model ready to take requests, from any thread or event loop. Made by `load`.
+
+    `infer`, `submit`, `ainfer`, `infer_rows` and `lease` are the native methods: no Python runs between
+    submission and result.
+
+    Example:
+        >>> with ovengine.load("model.onnx") as model:
+        ...     future = model.submit(x)
+        ...     y = future.result()["y"]
+    """
+
+    _plan: Plan
+    _on_close: Callable[[Model], None] | None = None
+
+    @classmethod
+    def start(cls, plan: Plan, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], policy: object) -> Model:
+        """Start the lanes of a plan; used by `load` and `ovengine.testing`.
+
+        Args:
+            plan: what `lanes` were compiled for.
+            lanes: for each lane of the plan its device and its compiled models by batch size.
+            policy: the name of a built-in kind, or a PyCapsule named `ovengine.policy`.
+        """
+        ladder_cost_us = {size: plan.batch.cost_us.get(size, 0.0) for size in plan.ladder}
+        model = cls(
+            name=plan.name,
+            inputs=[_port(tensor) for tensor in plan.inputs],
+            outputs=[_port(tensor) for tensor in plan.outputs],
+            mode=plan.mode,
+            lanes=lanes,
+            cost_us=ladder_cost_us,
+            policy=policy,
+            max_queue_size=plan.max_queue_size,
+            max_queue_delay_us=plan.batch.max_queue_delay_us,
+        )
+        model._plan = plan
+        return model
+
+    @property
+    def name(self) -> str:
+        """As given to `load`, or after the source."""
+        return self._plan.name
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Name, shape and dtype of each input; -1 where the shape may vary."""
+        return self._plan.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Name, shape and dtype of each output; -1 where the shape may vary."""
+        return self._plan.outputs
+
+    @property
+    def plan(self) -> Plan:
+        """What was decided at load time, and why. Print it."""
+        return self._plan
+
+    def stats(self) -> ModelStats:
+        """A snapshot of the counters; may be called at any time, also after `close`."""
+        raw = self.native_stats()
+        return ModelStats(
+            requests=raw["requests"],
+            rows=raw["rows"],
+            batches=raw["batches"],
+            rows_per_batch=raw["rows_per_batch"],
+            pending_requests=raw["pending_requests"],
+            queue_us=Percentiles(**raw["queue_us"]),
+            inference_us=Percentiles(**raw["inference_us"]),
+            dispatch=MappingProxyType(raw["dispatch"]),
+            lanes=tuple(LaneStats(*lane) for lane in raw["lanes"]),
+            failures=MappingProxyType(raw["failures"]),
+            rejections=MappingProxyType(raw["rejections"]),
+        )
+
+    def map(
+        self, iterable: Iterable[Inputs], *, window: int | None = None, ordered: bool = True
+    ) -> Iterator[Result]:
+        """Run every item, lazily: at most `window` requests are in flight.
+
+        Args:
+            iterable: inputs as `submit` takes them; read from only as results are taken.
+            window: requests in flight; by default enough to keep all lanes busy with requests of one row.
+            ordered: yield in the order of the items, otherwise as they complete.
+
+        The first error (of the iterable, or of a request) ends the iteration; what is in flight is then cancelled,
+        as it is when the iterator is closed early.
+        """
+        limit = self._window(window)
+        return self._map_in_order(iterable, limit) if ordered else self._map_as_completed(iterable, limit)
+
+    def amap(
+        self,
+        iterable: Iterable[Inputs] | AsyncIterable[Inputs],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncIterator[Result]:
+        """Like `map`, for `async for`. Results are yielded as they come, also while the next item is awaited."""
+        return _AsyncMap(self, self._window(window), ordered).run(iterable)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Finish what is pending, for up to `timeout` seconds (None: as long as it takes), and stop the lanes.
+
+        What is still pending then gets EngineClosed. Safe to call twice. Returns whether all requests were served.
+        """
+        served = super().close(timeout)
+        notify, self._on_close = self._on_close, None
+        if notify is not None:
+            notify(self)
+        return served
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self._plan.lanes)} lanes, ladder {self._plan.ladder}"
+        return f"<ovengine.Model {self.name!r}: {state}>"
+
+    def _window(self, window: int | None) -> int:
+        if window is None:
+            return max(LEAST_WINDOW, WINDOW_BATCHES * len(self._plan.lanes) * self._plan.ladder[-1])
+        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+            raise ConfigError(f"window must be None or an integer of at least 1, not {window!r}")
+        return window
+
+    def _map_in_order(self, iterable: Iterable[Inputs], window: int) -> Iterator[Result]:
+        pending: deque[Future] = deque()
+        try:
+            for inputs in iterable:
+                while pending and (len(pending) >= window or pending[0].done()):
+                    yield pending.popleft().result()
+                pending.append(self._submit_when_room(inputs, pending))
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _map_as_completed(self, iterable: Iterable[Inputs], window: int) -> Iterator[Result]:
+        pending: dict[Future, None] = {}
+        completed: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        try:
+            for inputs in iterable:
+                while pending and (len(pending) >= window or not completed.empty()):
+                    future = completed.get()
+                    del pending[future]
+                    yield future.result()
+                future = self._submit_when_room(inputs, pending)
+                pending[future] = None
+                future.add_done_callback(completed.put)
+            while pending:
+                future = completed.get()
+                del pending[future]
+                yield future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _submit_when_room(self, inputs: Inputs, pending: Iterable[Future]) -> Future:
+        while True:
+            try:
+                return self.submit(inputs)
+            except QueueFull:
+                # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
+                unfinished = next((future for future in pending if not future.done()), None)
+                if unfinished is None:
+                    time.sleep(RETRY_SECONDS)
+                else:
+                    unfinished.exception()
+
+
+def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any]:
+    assert tensor.shape is not None  # the planner refuses models of dynamic rank
+    return tensor.name, tensor.names, tensor.shape, tensor.dtype
+
+
+class _AsyncMap:
+    """One `amap`: its requests in flight."""
+
+    def __init__(self, model: Model, window: int, ordered: bool) -> None:
+        self._model = model
+        self._window = window
+        self._ordered = ordered
+        self._pending: deque[Future] = deque()
+
+    async def run(self, iterable: Iterable[Inputs] | AsyncIterable[Inputs]) -> AsyncIterator[Result]:
+        results = self._over_async(iterable) if isinstance(iterable, AsyncIterable) else self._over_plain(iterable)
+        try:
+            async for result in results:
+                yield result
+        finally:
+            await results.aclose()
+            for future in self._pending:
+                future.cancel()
+
+    async def _over_plain(self, iterable: Iterable[Inputs]) -> AsyncGenerator[Result, None]:
+        for inputs in iterable:
+            while (done := self._take_done()) is not None:
+                yield await done
+            while len(self._pending) >= self._window:
+                yield await self._take_next()
+            self._pending.append(await self._submit_when_room(inputs))
+        while self._pending:
+            yield await self._take_next()
+
+    async def _over_async(self, iterable: AsyncIterable[Inputs]) -> AsyncGenerator[Result, None]:
+        import asyncio  # who calls this has it loaded already; `import ovengine` should not
+
+        items = aiter(iterable)
+        following: asyncio.Future[Inputs] | None = None
+        exhausted = False
+        try:
+            while True:
+                while (done := self._take_done()) is not None:
+                    yield await done
+                if not exhausted and following is None and len(self._pending) < self._window:
+                    following = asyncio.ensure_future(anext(items))
+                if following is None and not self._pending:
+                    return
+                # The next item may be long in coming; results must not wait for it.
+                waiting: list[Any] = self._awaited() if following is None else [following, *self._awaited()]
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if following is not None and following.done():
+                    try:
+                        inputs = following.result()
+                    except StopAsyncIteration:
+                        exhausted = True
+                    else:
+                        self._pending.append(await self._submit_when_room(inputs))
+                    following = None
+        finally:
+            if following is not None:
+                following.cancel()
+
+    def _take_done(self) -> Future | None:
+        """The result that may be yielded now."""
+        done = next((future for future in self._awaited() if future.done()), None)
+        if done is not None:
+            self._pending.remove(done)
+        return done
+
+    async def _take_next(self) -> Future:
+        """The result that may be yielded next."""
+        if self._ordered:
+            return self._pending.popleft()
+        import asyncio
+
+        while (done := self._take_done()) is None:
+            await asyncio.wait(self._awaited(), return_when=asyncio.FIRST_COMPLETED)
+        return done
+
+    def _awaited(self) -> list[Future]:
+        """Any of those in flight, or only the oldest one where the order is kept."""
+        return [self._pending[0]] if self._ordered and self._pending else list(self._pending)
+
+    async def _submit_when_room(self, inputs: Inputs) -> Future:
+        import asyncio
+
+        while True:
+            try:
+                return self._model.ainfer(inputs)
+            except QueueFull:
+                unfinished = [future for future in self._pending if not future.done()]
+                if unfinished:
+                    await asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    await asyncio.sleep(RETRY_SECONDS)
