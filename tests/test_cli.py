@@ -1,0 +1,190 @@
+"""The command line as a whole: help, errors, devices, plugins, commands of plugins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ovengine import _core, hookimpl, plugins
+from ovengine.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error."""
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:
+        status = int(stopped.code or 0)
+    return status, *capsys.readouterr()
+
+
+def one_line(text: str) -> bool:
+    return text.count("\n") == 1 and text.endswith("\n") and "Traceback" not in text
+
+
+def test_module_and_script_are_the_same_command() -> None:
+    shown = subprocess.run([sys.executable, "-m", "ovengine", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("ovengine ")
+    script = Path(sys.executable).with_name("ovengine")
+    assert subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout == shown.stdout
+
+
+@pytest.mark.parametrize("command", ["infer", "bench", "devices", "plugins"])
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0
+    assert out.startswith(f"usage: ovengine {command}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "COMMAND"),
+        (("fly",), "fly"),
+        (("infer",), "-m"),
+        (("bench", "-m", "m.xml", "--rate", "0"), "not above zero"),
+        (("bench", "-m", "m.xml", "-b", "0"), "below 1"),
+        (("bench", "-m", "m.xml", "-shape", "[1,x]"), "'x'"),
+        (("bench", "-m", "m.xml", "-shape", "1,2"), "no shape"),
+        (("bench", "-m", "m.xml", "--config", "NUM_STREAMS"), "NAME=VALUE"),
+        (("infer", "-m", "m.xml", "-i", "a.npy", "--mean", "1,2"), "three"),
+        (("infer", "-m", "m.xml", "-i", "a.npy", "--scale", "0"), "divide by 0"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str
+) -> None:
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert one_line(err)
+    assert says in err
+
+
+@pytest.mark.parametrize("command", [("bench", "-m"), ("infer", "-i", "{rows}", "-m")])
+def test_missing_model_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    rows = tmp_path / "rows.npy"
+    rows.write_bytes(b"")
+    status, out, err = run(capsys, *(part.format(rows=rows) for part in command), str(tmp_path / "absent.xml"))
+    assert (status, out) == (1, "")
+    assert one_line(err)
+    assert "absent.xml" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("-d", "TPU", "CPU"),
+        ("-hint", "speed", "latency"),
+        ("--batcher", "psychic", "adaptive"),
+        ("--scheduler", "psychic", "priority"),
+        ("--loader", "psychic", "onnx"),
+        ("--device-selector", "psychic", "auto"),
+        ("--config", "NO_SUCH=1", "NO_SUCH"),
+        ("-nstreams", "many", "NUM_STREAMS"),
+    ],
+)
+def test_a_wrong_choice_is_one_line_that_names_it(
+    capsys: pytest.CaptureFixture[str], tiny_mlp: Path, option: str, value: str, says: str
+) -> None:
+    status, out, err = run(capsys, "bench", "-m", str(tiny_mlp), option, value)
+    assert (status, out) == (1, "")
+    assert one_line(err)
+    assert says in err
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for arguments in (["--debug", "bench"], ["bench", "--debug"]):
+        status, _, err = run(capsys, *arguments, "-m", str(tmp_path / "absent.xml"))
+        assert status == 1
+        assert "Traceback" in err
+        assert "ModelNotFoundError" in err
+
+
+def test_an_unforeseen_error_is_one_line_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr(plugins, "inventory", fail)
+    status, _, err = run(capsys, "plugins")
+    assert status == 1
+    assert one_line(err)
+    assert "ZeroDivisionError: by zero" in err
+
+
+def test_an_interrupt_is_status_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plugins, "inventory", interrupt)
+    assert run(capsys, "plugins") == (130, "", "ovengine: interrupted\n")
+
+
+def test_a_reader_that_leaves_early_is_no_traceback() -> None:
+    command = f"{sys.executable} -m ovengine plugins --json | head -c 1"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_devices_lists_what_openvino_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    available = list(_core.Runtime().available_devices)
+    status, out, _ = run(capsys, "devices", "--json")
+    assert status == 0
+    assert [device["device"] for device in json.loads(out)] == available
+    status, out, _ = run(capsys, "devices")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == available
+    assert "FP32" in out
+
+
+def test_plugins_lists_the_built_ins(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "plugins", "--json")
+    assert status == 0
+    found = {(info["kind"], info["name"]): info for info in json.loads(out)}
+    for kind, name in (
+        ("model_loader", "onnx"),
+        ("device_selector", "auto"),
+        ("batcher", "adaptive"),
+        ("scheduler_policy", "priority"),
+    ):
+        assert found[kind, name]["status"] == "ok"
+        assert found[kind, name]["source"] == "built-in"
+    status, out, _ = run(capsys, "plugins")
+    assert status == 0
+    assert out.startswith("NAME")
+    assert len(out.splitlines()) == len(found) + 1
+
+
+def test_a_plugin_adds_a_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hello:
+        @hookimpl
+        def ovengine_cli_commands(self, subparsers: object) -> None:
+            parser = subparsers.add_parser("hello")  # type: ignore[attr-defined]  # argparse's own type is private
+            parser.add_argument("name")
+            parser.set_defaults(run=lambda arguments: print("hello", arguments.name))
+
+    monkeypatch.setattr(plugins, "_default", plugins.Plugins(extra=[Hello()], entry_points=False))
+    assert run(capsys, "hello", "you") == (0, "hello you\n", "")
+
+
+def test_a_plugin_whose_command_is_broken_costs_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        @hookimpl
+        def ovengine_cli_commands(self, subparsers: object) -> None:
+            raise RuntimeError("no\ncommand")
+
+    monkeypatch.setattr(plugins, "_default", plugins.Plugins(extra=[Broken()], entry_points=False))
+    status, out, err = run(capsys, "plugins", "--json")
+    assert status == 0
+    assert one_line(err)
+    assert err.startswith("ovengine: warning: ")
+    assert [info["status"] for info in json.loads(out) if info["kind"] == "cli"] == ["broken"]
