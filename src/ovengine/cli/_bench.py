@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import ovengine
+from ovengine import _core
 from ovengine.cli._contenders import (
     CompiledModelCall,
     Contender,
@@ -164,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
         outcomes = measure(contenders, data, args)
     report = {
         "model": str(args.model),
-        "openvino": ovengine.__openvino_version__,
+        "openvino": _core.openvino_version,
         "precision": list(plan.precision),
         "load": _load(args, clients),
         "results": [outcome.report(args.batch) for outcome in outcomes],

@@ -127,13 +127,20 @@ class Ovengine(Contender):
         submit, clients = self._model.submit, self._clients
         pending: deque[tuple[int, ovengine.Future]] = deque()
         latencies = array("q")
+        refused = 0
         following = cycle(data).__next__
         started = now = clock()
         deadline = started + int(seconds * 1e9)
         # One look at the clock per request: for small models the clock would be what is measured.
         while now < deadline:
-            pending.append((now, submit(following())))
-            if len(pending) >= clients:
+            try:
+                pending.append((now, submit(following())))
+                full = len(pending) >= clients
+            except QueueFull:  # more clients than --max-queue-size lets in
+                refused += 1
+                now = clock()
+                full = bool(pending)
+            if full:
                 began, future = pending.popleft()
                 future.result()
                 now = clock()
@@ -141,7 +148,7 @@ class Ovengine(Contender):
         for began, future in pending:
             future.result()
             latencies.append(clock() - began)
-        return Sample(len(latencies), 0, (clock() - started) / 1e9, np.array(latencies, np.int64))
+        return Sample(len(latencies), refused, (clock() - started) / 1e9, np.array(latencies, np.int64))
 
     def start(self, inputs: Inputs, done: Callable[[], None]) -> None:
         def finished(future: ovengine.Future) -> None:

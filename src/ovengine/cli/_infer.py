@@ -16,7 +16,7 @@ import ovengine
 from ovengine.cli._inputs import ImageOptions, Reader, Request, find_files
 from ovengine.cli._options import add_model_options, at_least, load_model
 from ovengine.cli._outputs import Writer, open_writer
-from ovengine.errors import EngineClosed, OvengineError
+from ovengine.errors import EngineClosed, OvengineError, QueueFull
 
 if TYPE_CHECKING:
     from ovengine.plan import Plan
@@ -108,13 +108,24 @@ def _run_all(
         if len(pending) == window:
             finish_oldest()
         try:
-            pending.append((request, model.submit(request.inputs)))
+            while (future := _submit(model, request)) is None:
+                finish_oldest()  # makes room
         except EngineClosed:
             raise
         except OvengineError as error:
             progress.failed(request.source, error)
+        else:
+            pending.append((request, future))
     while pending:
         finish_oldest()
+
+
+def _submit(model: ovengine.Model, request: Request) -> ovengine.Future | None:
+    """None when the queue is full, which only our own requests can fill."""
+    try:
+        return model.submit(request.inputs)
+    except QueueFull:
+        return None
 
 
 def _read_ahead(
