@@ -94,7 +94,9 @@ __all__ = [
 
 def get_include() -> str:
     """The directory with `ovengine_policy.h`, for building native scheduler policies."""
-    return str(Path(__file__).parent / "include")
+    # In an editable install the package has two places, and the header is in the built one.
+    candidates = [Path(place) / "include" for place in __path__]
+    return str(next((path for path in candidates if path.is_dir()), candidates[0]))
 
 
 def __getattr__(name: str) -> object:

@@ -124,9 +124,7 @@ class Compiler:
             for name in asked:
                 if not _succeeds(compile_with, {**own, name: plan.properties[name]}):
                     reason = str(error).strip().splitlines()[-1]
-                    raise PropertyError(
-                        f"{plan.device} refuses {name}={plan.properties[name]!r}: {reason}"
-                    ) from error
+                    raise PropertyError(f"{plan.device} refuses {name}={plan.properties[name]!r}: {reason}") from error
             raise
 
 

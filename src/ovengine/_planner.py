@@ -15,7 +15,15 @@ from ovengine import _batch_axis
 from ovengine._compiler import Compiler
 from ovengine._core import Graph, Port, Runtime
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
-from ovengine.errors import ConfigError, InputError, ModelError, OvengineError, PluginError, UnknownDeviceError
+from ovengine.errors import (
+    ConfigError,
+    InferenceError,
+    InputError,
+    ModelError,
+    OvengineError,
+    PluginError,
+    UnknownDeviceError,
+)
 from ovengine.hookspecs import (
     BatchContext,
     Batcher,
@@ -53,7 +61,14 @@ class Planner:
         self.decisions: list[Decision] = []
 
     def load(
-        self, source: object, *, loader: str | None, device_selector: str, batcher: str, scheduler: str, name: str | None
+        self,
+        source: object,
+        *,
+        loader: str | None,
+        device_selector: str,
+        batcher: str,
+        scheduler: str,
+        name: str | None,
     ) -> Model:
         """Everything in order. Raises what `Engine.load` says."""
         # Names are looked up first: a misspelt one should not cost a compilation.
@@ -191,6 +206,11 @@ class Planner:
     ) -> tuple[BatchAxis, BatchPlan]:
         """Batch sizes that pay and are right, and the mode in which requests then run."""
         delay_us = self.options.max_queue_delay_us or 0
+        try:
+            if axis.batchable:
+                compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
+        except InferenceError as error:
+            axis = replace(axis, batchable=False, why=str(error))
         if axis.batchable:
             batch = self._ask_batcher(batcher, compiler, graph, axis)
             # One row at a time is right for a model made for one row; for any other it needs the trial, too.
@@ -204,7 +224,6 @@ class Planner:
         return axis, BatchPlan(max_queue_delay_us=delay_us)
 
     def _ask_batcher(self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis) -> BatchPlan:
-        compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
         context = BatchContext(
             graph=graph,
             devices=compiler.devices,
@@ -255,14 +274,15 @@ class Planner:
 
     # -- start --------------------------------------------------------------------------------------------------------
 
-    def start(
-        self, compiler: Compiler, axis: BatchAxis, batch: BatchPlan, policy: SchedulerPolicy, name: str
-    ) -> Model:
+    def start(self, compiler: Compiler, axis: BatchAxis, batch: BatchPlan, policy: SchedulerPolicy, name: str) -> Model:
         """Compile what is missing, and start the lanes."""
         as_it_is = axis.mode != "rows" or compiler.is_blob
         lanes = compiler.lanes((None,) if as_it_is else batch.ladder)
         if not batch.cost_us and axis.mode != "dynamic":
-            batch = replace(batch, cost_us={1: compiler.measure(None if as_it_is else 1) * 1e6})
+            try:
+                batch = replace(batch, cost_us={1: compiler.measure(None if as_it_is else 1) * 1e6})
+            except InferenceError:
+                pass  # zeros are no input for this model; its cost stays unknown, and matters little at one size
         example = next(iter(lanes[0][1].values()))
         inputs = _tensors(example.inputs, axis.mode)
         outputs = _tensors(example.outputs, axis.mode)

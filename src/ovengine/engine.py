@@ -43,7 +43,8 @@ class Engine:
     ) -> None:
         if cpu_budget is not None and (not isinstance(cpu_budget, int) or cpu_budget < 1):
             raise ConfigError(f"cpu_budget must be None or an integer of at least 1, not {cpu_budget!r}")
-        self._plugins, self._extra_plugins = (plugins, None) if isinstance(plugins, Plugins) else (None, plugins)
+        self._plugins = plugins if isinstance(plugins, Plugins) else None
+        self._extra_plugins = None if isinstance(plugins, Plugins) else plugins
         self._devices = tuple(devices) if devices is not None else None
         self._cpu_budget = cpu_budget
         self._runtime: Runtime | None = None
@@ -119,8 +120,10 @@ class Engine:
             device: an OpenVINO device, several (`CPU,GPU`), or `AUTO`, `AUTO:GPU,CPU`, `AUTO:-GPU`.
             hint: `latency`, `throughput` or `cumulative_throughput`, in any case.
             config: OpenVINO properties by their own names.
-            loader, device_selector, batcher, scheduler: plugins by name; None for the first loader that can, `auto`,
-                `adaptive` and `priority`.
+            loader: model loader by name; None for the first that takes the source.
+            device_selector: by name; None for `auto`.
+            batcher: by name; None for `adaptive`.
+            scheduler: scheduler policy by name; None for `priority`.
             max_batch_size: largest batch in rows.
             max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
             max_queue_size: requests that may wait; QueueFull beyond. None lets callers wait for room.

@@ -319,7 +319,7 @@ def ovengine_model_closed(model: Model) -> None:
 
 
 @hookspec
-def ovengine_cli_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def ovengine_cli_commands(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add commands to the `ovengine` command line.
 
     Called once per run of the command line, before its arguments are parsed. An exception becomes a warning.

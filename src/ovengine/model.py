@@ -5,7 +5,16 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -142,9 +151,7 @@ class Model(NativeModel):
             rejections=MappingProxyType(raw["rejections"]),
         )
 
-    def map(
-        self, iterable: Iterable[Inputs], *, window: int | None = None, ordered: bool = True
-    ) -> Iterator[Result]:
+    def map(self, iterable: Iterable[Inputs], *, window: int | None = None, ordered: bool = True) -> Iterator[Result]:
         """Run every item, lazily: at most `window` requests are in flight.
 
         Args:
@@ -312,7 +319,7 @@ class _AsyncMap:
 
     def _take_done(self) -> Future | None:
         """The result that may be yielded now."""
-        done = next((future for future in self._awaited() if future.done()), None)
+        done: Future | None = next((future for future in self._awaited() if future.done()), None)
         if done is not None:
             self._pending.remove(done)
         return done
@@ -327,7 +334,7 @@ class _AsyncMap:
             await asyncio.wait(self._awaited(), return_when=asyncio.FIRST_COMPLETED)
         return done
 
-    def _awaited(self) -> list[Future]:
+    def _awaited(self) -> list[Any]:
         """Any of those in flight, or only the oldest one where the order is kept."""
         return [self._pending[0]] if self._ordered and self._pending else list(self._pending)
 
@@ -338,7 +345,7 @@ class _AsyncMap:
             try:
                 return self._model.ainfer(inputs)
             except QueueFull:
-                unfinished = [future for future in self._pending if not future.done()]
+                unfinished: list[Any] = [future for future in self._pending if not future.done()]
                 if unfinished:
                     await asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
                 else:

@@ -74,6 +74,7 @@ class _Kind:
     hook: str
     attributes: tuple[str, ...]  # of the objects, besides `name`
 
+
 KINDS: Mapping[str, _Kind] = {
     "model_loader": _Kind("ovengine_model_loaders", ("can_load", "load")),
     "device_selector": _Kind("ovengine_device_selectors", ("select",)),
@@ -104,9 +105,7 @@ class _Entry:
     value: Any = None
 
     def mark(self, status: Status, reason: str) -> None:
-        self.info = PluginInfo(
-            self.info.name, self.info.kind, self.info.version, self.info.source, status, reason
-        )
+        self.info = PluginInfo(self.info.name, self.info.kind, self.info.version, self.info.source, status, reason)
 
 
 class Plugins:
@@ -190,7 +189,7 @@ class Plugins:
 
     # -- for the command line -----------------------------------------------------------------------------------------
 
-    def cli_commands(self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    def cli_commands(self, subparsers: argparse._SubParsersAction[Any]) -> None:
         """Let plugins add their commands."""
         self._notify("ovengine_cli_commands", subparsers=subparsers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 from ovengine.errors import ModelError
@@ -71,7 +72,7 @@ def drop_idle_steps(cost: dict[int, float]) -> dict[int, float]:
     sizes = sorted(cost)
     kept = {
         size: cost[size]
-        for size, above in zip(sizes, sizes[1:], strict=False)
+        for size, above in itertools.pairwise(sizes)
         if size == 1 or cost[size] < (1 - GAIN) * cost[above]
     }
     return {**kept, sizes[-1]: cost[sizes[-1]]}

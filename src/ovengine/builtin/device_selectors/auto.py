@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ovengine.config import Hint, close_matches, supported_config
-from ovengine.errors import ConfigError, PropertyError, UnknownDeviceError
+from ovengine.errors import PropertyError, UnknownDeviceError
 from ovengine.hookspecs import DeviceContext, DeviceSelector, hookimpl
 from ovengine.plan import DevicePlan, format_bytes
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
-from ovengine.builtin.model_loaders._files import has_suffix, require_file
+from ovengine.builtin.model_loaders._files import has_suffix, is_path, require_file
 from ovengine.errors import ModelError
 from ovengine.hookspecs import Blob, LoadContext, ModelLoader, hookimpl
 
@@ -25,12 +25,9 @@ class BlobLoader:
             return bytes(source[: len(CPU_MAGIC)]) == CPU_MAGIC or _has_cache_header(bytes(source[:256]))
         return has_suffix(source, ".blob")
 
-    def load(self, source: str | os.PathLike[str] | bytes, context: LoadContext) -> Blob:
+    def load(self, source: Any, context: LoadContext) -> Blob:
         """Read the file; whether the device takes the blob shows when it is imported."""
-        if isinstance(source, (str, os.PathLike)):
-            data = require_file(source).read_bytes()
-        else:
-            data = bytes(source)
+        data = require_file(source).read_bytes() if is_path(source) else bytes(source)
         if not data:
             raise ModelError("the blob is empty: 0 bytes")
         if _has_cache_header(data[:256]):

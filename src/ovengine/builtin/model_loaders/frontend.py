@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ovengine._core import Graph
-from ovengine.builtin.model_loaders._files import require_file
+from ovengine.builtin.model_loaders._files import Path, is_path, require_file
 from ovengine.hookspecs import LoadContext, ModelLoader, hookimpl
 
 
@@ -16,9 +14,9 @@ class FrontendLoader:
 
     def can_load(self, source: object) -> bool:
         """Take any path; asked last."""
-        return isinstance(source, (str, os.PathLike))
+        return is_path(source)
 
-    def load(self, source: str | os.PathLike[str], context: LoadContext) -> Graph:
+    def load(self, source: Path, context: LoadContext) -> Graph:
         """Read the file."""
         return context.runtime.read_model(str(require_file(source)))
 

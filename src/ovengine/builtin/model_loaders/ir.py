@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ovengine._core import Graph
-from ovengine.builtin.model_loaders._files import has_suffix, require_file
+from ovengine.builtin.model_loaders._files import Path, has_suffix, require_file
 from ovengine.errors import ModelError, ModelNotFoundError
 from ovengine.hookspecs import LoadContext, ModelLoader, hookimpl
 
@@ -21,7 +19,7 @@ class IrLoader:
         """Judge by the suffix."""
         return has_suffix(source, ".xml")
 
-    def load(self, source: str | os.PathLike[str], context: LoadContext) -> Graph:
+    def load(self, source: Path, context: LoadContext) -> Graph:
         """Read the pair of files."""
         path = require_file(source)
         with path.open("rb") as file:
@@ -34,7 +32,7 @@ class IrLoader:
         except ModelError as error:
             weights = path.with_suffix(".bin")
             if not weights.exists():
-                raise ModelNotFoundError(f"{str(path)!r} needs its weights, and there is no {str(weights)!r}") from error
+                raise ModelNotFoundError(f"{str(path)!r} needs its weights, and {str(weights)!r} is missing") from error
             raise
 
 

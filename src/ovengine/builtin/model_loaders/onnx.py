@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
 from ovengine._core import Graph
-from ovengine.builtin.model_loaders._files import has_suffix, require_file
+from ovengine.builtin.model_loaders._files import has_suffix, is_path, require_file
 from ovengine.errors import ModelError
 from ovengine.hookspecs import LoadContext, ModelLoader, hookimpl
 
@@ -19,9 +19,9 @@ class OnnxLoader:
         """Take paths by their suffix, and bytes of any kind (the `blob` loader is asked before)."""
         return has_suffix(source, ".onnx") or isinstance(source, (bytes, bytearray, memoryview))
 
-    def load(self, source: str | os.PathLike[str] | bytes, context: LoadContext) -> Graph:
+    def load(self, source: Any, context: LoadContext) -> Graph:
         """Read the file, or the bytes without a temporary file."""
-        if isinstance(source, (str, os.PathLike)):
+        if is_path(source):
             return context.runtime.read_model(str(require_file(source)))
         data = bytes(source)
         if not data:
