@@ -5,6 +5,7 @@ The order: loader, shapes, device selector, batch axis, batcher, trial of the ba
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -279,10 +280,9 @@ class Planner:
         as_it_is = axis.mode != "rows" or compiler.is_blob
         lanes = compiler.lanes((None,) if as_it_is else batch.ladder)
         if not batch.cost_us and axis.mode != "dynamic":
-            try:
+            # Zeros may be no input for this model; its cost then stays unknown, and matters little at one size.
+            with contextlib.suppress(InferenceError):
                 batch = replace(batch, cost_us={1: compiler.measure(None if as_it_is else 1) * 1e6})
-            except InferenceError:
-                pass  # zeros are no input for this model; its cost stays unknown, and matters little at one size
         example = next(iter(lanes[0][1].values()))
         inputs = _tensors(example.inputs, axis.mode)
         outputs = _tensors(example.outputs, axis.mode)
