@@ -95,10 +95,10 @@ def faces(
     # Back from the letterboxed input to the image's own pixels.
     inner = fit(width, height)
     border = np.array([(INPUT_SIZE - inner[0]) // 2, (INPUT_SIZE - inner[1]) // 2], np.float32)
-    scale = max(width, height) / INPUT_SIZE
+    scale = np.float32(max(width, height) / INPUT_SIZE)
     boxes = np.concatenate([centre - half - border, centre + half - border], axis=1) * scale
     scores = 1.0 / (1.0 + np.exp(-logits[kept]))
-    return [Face(*map(float, boxes[i]), float(scores[i])) for i in _suppress(boxes, max_overlap)]
+    return [Face._make([*boxes[i].tolist(), float(scores[i])]) for i in _suppress(boxes, max_overlap)]
 
 
 def _suppress(boxes: Floats, max_overlap: float) -> list[int]:

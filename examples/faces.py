@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import openvino as ov
-from blazeface import Face, Floats, Image, faces, fit, to_input
 from PIL import Image as Pictures
 from PIL import ImageDraw
 
 import ovengine
+from blazeface import Face, Floats, Image, faces, fit, to_input
 
 IN_FLIGHT = 4
 """Frames of one channel that may be under way at once."""
@@ -115,7 +116,8 @@ def decoded(clip: Path, channel: int) -> Iterator[tuple[av.VideoFrame, Image]]:
 
 def _picture(scaler: av.video.reformatter.VideoReformatter, frame: av.VideoFrame) -> Image:
     width, height = fit(frame.width, frame.height)
-    return scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR").to_ndarray()
+    scaled = scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR")
+    return scaled.to_ndarray().astype(np.uint8, copy=False)
 
 
 def detect(outputs: Any, frame: av.VideoFrame) -> list[Face]:
@@ -195,7 +197,7 @@ def contact_sheet(seen: list[Sighting], channels: int, columns: int = 5) -> Pict
         mine = [sighting for sighting in seen if sighting.channel == row]
         for column in range(columns):
             sighting = mine[(len(mine) - 1) * column // max(1, columns - 1)]
-            picture = sighting.frame.to_image().resize((width, height))
+            picture = Pictures.fromarray(sighting.frame.to_ndarray(format="rgb24")).resize((width, height))
             draw = ImageDraw.Draw(picture)
             draw.text(
                 (6, 4), f"channel {row}, frame {sighting.index}", fill="white", stroke_width=1, stroke_fill="black"

@@ -42,15 +42,16 @@ def build_and_smoke(interpreter: str, environment: Path) -> None:
     """Build, install and use ovengine in a fresh environment. Raises CalledProcessError."""
     shutil.rmtree(environment, ignore_errors=True)
     python = environment / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    for command in (
+    commands: list[list[str | Path]] = [
         [interpreter, "-m", "venv", environment],
         [*pip, "-r", ROOT / "requirements" / "build.txt"],
         [*pip, "--no-build-isolation", ROOT],
         # From another directory, so that the installed package is what is imported.
         [python, ROOT / "tests" / "smoke.py"],
-    ):
+    ]
+    for command in commands:
         subprocess.run(command, check=True, cwd=environment.parent, env={**os.environ, "PATH": path})
 
 

@@ -6,10 +6,10 @@ import asyncio
 import subprocess
 import sys
 
-import models
 import numpy as np
 import openvino as ov
 
+import models
 import ovengine
 
 
@@ -29,7 +29,7 @@ def main() -> None:
         futures = [model.submit(row) for row in rows]
         check([future.result()["y"] for future in futures])
 
-        async def gather() -> list[np.ndarray]:  # type: ignore[type-arg]  # dtype and shape are checked above
+        async def gather() -> list[object]:
             results = await asyncio.gather(*(model.ainfer(row) for row in rows))
             return [result["y"] for result in results]
 

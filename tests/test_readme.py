@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import models
 import numpy as np
 import pytest
+
+import models
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,7 +56,7 @@ def test_the_make_targets_that_documents_name_exist() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
 def test_build_requirements_agree_with_pyproject() -> None:
-    import tomllib
+    import tomllib  # type: ignore[import-not-found,unused-ignore]  # mypy checks for Python 3.10
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = (ROOT / "requirements" / "build.txt").read_text().splitlines()

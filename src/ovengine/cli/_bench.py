@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import ovengine
 from ovengine import _core
 from ovengine.cli._contenders import (
     CompiledModelCall,

@@ -98,7 +98,8 @@ def _run_all(
     def finish_oldest() -> None:
         request, future = pending.popleft()
         try:
-            writer.write(request, future.result())
+            result = future.result()
+            writer.write(request, {name: result[name] for name in result})
         except OvengineError as error:
             progress.failed(request.source, error)
         else:

@@ -116,5 +116,7 @@ class JsonLines(Writer):
 
 def _to_lists(array: npt.NDArray[Any]) -> Any:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        return np.where(np.isfinite(array), array.astype(object), None).tolist()
+        values = array.astype(object)
+        values[~np.isfinite(array)] = None
+        return values.tolist()
     return array.tolist()
