@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
+import select
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,8 +238,12 @@ def test_progress_is_shown_on_a_terminal_only(tiny_mlp: Path, rows: Path) -> Non
     assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
     ours, theirs = pty.openpty()
     try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
         subprocess.run(command, stderr=theirs, check=True)
-        assert b"100/100" in os.read(ours, 65536)
+        shown = b""
+        while b"100/100" not in shown:
+            assert select.select([ours], [], [], 5)[0], shown
+            shown += os.read(ours, 65536)
     finally:
         os.close(ours)
         os.close(theirs)
