@@ -31,6 +31,9 @@ class Completion {
     // Why the request failed; only when its outcome is `failed`.
     virtual std::string failure(std::uint32_t row) const = 0;
 
+    // `count` references more, for a holder that has some already.
+    void retain(std::uint32_t count) noexcept { references_.fetch_add(count, std::memory_order_relaxed); }
+
     // Gives `count` references back.
     void release(std::uint32_t count) noexcept {
         // acq_rel: whoever takes the count to zero sees what all others did before it reuses the memory.

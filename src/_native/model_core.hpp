@@ -44,11 +44,10 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     };
     struct Options {
         Dispatcher::Options queue;
-        bool shaped = false;  // every request is a job at its own shape
     };
 
     ModelCore(RowLayout layout, CostTable table, std::vector<LaneConfig> lanes, Options options)
-        : table_(std::move(table)), options_(options), dispatcher_(std::move(layout), table_.capacity(), options.queue) {
+        : table_(std::move(table)), dispatcher_(std::move(layout), table_.capacity(), options.queue) {
         if (lanes.empty() || lanes.size() > IdleLanes::kMaxLanes)
             throw std::invalid_argument("a model runs on 1 to 64 lanes");
         for (auto& lane : lanes)
@@ -75,7 +74,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     const RowLayout& layout() const noexcept { return dispatcher_.layout(); }
     std::uint32_t capacity() const noexcept { return table_.capacity(); }
     std::size_t lane_count() const noexcept { return lanes_.size(); }
-    const Policy& policy() const noexcept { return *policy_; }
+    std::uint64_t policy_faults() const noexcept { return policy_->faults(); }
     bool closing() const noexcept { return closing_.load(std::memory_order_seq_cst); }
 
     // --- One request of up to capacity() rows: begin, write to destination(), publish (or abandon). ---
@@ -469,7 +468,6 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     }
 
     const CostTable table_;
-    const Options options_;
     Dispatcher dispatcher_;
     std::vector<std::unique_ptr<LaneThread>> lanes_;
     std::unique_ptr<Policy> policy_;

@@ -1,0 +1,138 @@
+// What the binding would otherwise have to spell in Cython: construction, measuring, percentiles.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fake_executor.hpp"
+#include "model_core.hpp"
+#include "slab.hpp"
+
+namespace ovengine::bridge {
+
+inline platform::Deadline deadline_after(double seconds) {
+    // Beyond a century it is forever, and would not fit the clock.
+    if (!(seconds < 3e9)) return std::nullopt;
+    return platform::Clock::now() + std::chrono::duration_cast<platform::Clock::duration>(
+                                        std::chrono::duration<double>(std::max(0.0, seconds)));
+}
+
+inline std::shared_ptr<CompiledModel> make_fake(const std::vector<Port>& inputs, const std::vector<Port>& outputs,
+                                                FakeBehavior behavior, bool has_poison, float poison) {
+    if (has_poison) behavior.poison = poison;
+    return std::make_shared<FakeCompiled>(inputs, outputs, behavior);
+}
+
+// NumPy's "f4", "i8", ... carry their size; anything else has been refused before.
+inline std::size_t port_bytes(const Port& port) {
+    std::size_t bytes = static_cast<std::size_t>(port.dtype.back() - '0');
+    for (const auto length : port.shape) bytes *= static_cast<std::size_t>(std::max<std::int64_t>(length, 0));
+    return bytes;
+}
+
+inline void run_once(const CompiledModel& model, const std::vector<std::byte*>& inputs,
+                     const std::vector<std::byte*>& outputs) {
+    model.make_executor()->infer(0, inputs.data(), outputs.data());
+}
+
+// Median seconds of one infer() on zeroed inputs: after one warm-up, at least `min_runs` and as many as fit.
+inline double measure(const CompiledModel& model, int min_runs, double max_seconds) {
+    std::vector<std::size_t> in, out;
+    for (const auto& port : model.inputs()) in.push_back(port_bytes(port));
+    for (const auto& port : model.outputs()) out.push_back(port_bytes(port));
+    const Slab inputs(in, 1), outputs(out, 1);
+    const auto executor = model.make_executor();
+    executor->infer(0, inputs.ports(), outputs.ports());
+    std::vector<double> seconds;
+    const auto begin = platform::Clock::now();
+    auto last = begin;
+    do {
+        executor->infer(0, inputs.ports(), outputs.ports());
+        const auto now = platform::Clock::now();
+        seconds.push_back(std::chrono::duration<double>(now - last).count());
+        last = now;
+    } while (static_cast<int>(seconds.size()) < min_runs ||
+             std::chrono::duration<double>(last - begin).count() < max_seconds);
+    std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
+    return seconds[seconds.size() / 2];
+}
+
+// Collects what a ModelCore is made of, one plain field at a time.
+class Builder {
+  public:
+    std::vector<std::size_t> input_row_bytes, output_row_bytes;
+    std::vector<std::uint32_t> sizes;
+    std::vector<double> cost_us;
+    std::uint32_t max_queue_size = 0;
+    std::int64_t max_queue_delay_ns = 0;
+
+    void add_lane(std::uint32_t device, const std::vector<std::shared_ptr<CompiledModel>>& ladder) {
+        ModelCore::LaneConfig lane{device, {}};
+        for (const auto& compiled : ladder) lane.executors.push_back(compiled->make_executor());
+        lanes_.push_back(std::move(lane));
+    }
+    void set_policy(const std::string& kind) { kind_ = kind; }
+    // `release(owner)` is called when nobody uses the policy any more.
+    void set_native_policy(const ovengine_policy* policy, void (*release)(void*), void* owner) {
+        native_ = std::shared_ptr<const ovengine_policy>(policy, [release, owner](const ovengine_policy*) {
+            release(owner);
+        });
+    }
+
+    std::shared_ptr<ModelCore> build() {
+        ModelCore::Options options;
+        options.queue = {max_queue_size, max_queue_delay_ns};
+        auto core = std::make_shared<ModelCore>(RowLayout{input_row_bytes, output_row_bytes}, CostTable(sizes, cost_us),
+                                                std::move(lanes_), options);
+        if (native_)
+            core->set_policy(std::make_unique<NativePolicy>(std::move(native_), core->lane_facts()));
+        else if (kind_ == "round_robin")
+            core->set_policy(std::make_unique<RoundRobinPolicy>());
+        return core;
+    }
+
+  private:
+    std::vector<ModelCore::LaneConfig> lanes_;
+    std::string kind_ = "priority";
+    std::shared_ptr<const ovengine_policy> native_;
+};
+
+struct Percentiles {
+    double p50_us = 0, p90_us = 0, p99_us = 0, max_us = 0, mean_us = 0;
+    std::uint64_t count = 0;
+};
+
+inline Percentiles percentiles(const ModelCore& core, Histogram LaneStats::* which) {
+    std::array<std::uint64_t, Histogram::kBuckets> totals{};
+    Percentiles result;
+    double sum = 0;
+    for (std::size_t lane = 0; lane < core.lane_count(); ++lane) {
+        const Histogram& histogram = core.lane_stats(lane).*which;
+        histogram.collect(totals);
+        sum += static_cast<double>(histogram.sum());
+        result.max_us = std::max(result.max_us, static_cast<double>(histogram.max()) / 1e3);
+    }
+    result.count = std::accumulate(totals.begin(), totals.end(), std::uint64_t{0});
+    if (result.count == 0) return result;
+    result.mean_us = sum / static_cast<double>(result.count) / 1e3;
+    const auto at = [&](double fraction) {
+        const auto rank = static_cast<std::uint64_t>(fraction * static_cast<double>(result.count - 1));
+        std::uint64_t seen = 0;
+        for (std::size_t i = 0; i < totals.size(); ++i)
+            if ((seen += totals[i]) > rank) return std::min(Histogram::value(i) / 1e3, result.max_us);
+        return result.max_us;
+    };
+    result.p50_us = at(0.50), result.p90_us = at(0.90), result.p99_us = at(0.99);
+    return result;
+}
+
+inline Percentiles queue_percentiles(const ModelCore& core) { return percentiles(core, &LaneStats::queue_ns); }
+inline Percentiles inference_percentiles(const ModelCore& core) { return percentiles(core, &LaneStats::inference_ns); }
+
+}  // namespace ovengine::bridge

@@ -1,0 +1,198 @@
+# From what a user passes to rows of native memory.
+
+cdef enum Mode:
+    ROWS = 0     # arrays of (n, *row), or (*row,) for one sample
+    WHOLE = 1    # exactly the model's shape; one request is one inference
+    DYNAMIC = 2  # any shape that fits the model's; each request runs alone
+
+# Copies of more than this let other Python threads run meanwhile.
+cdef enum:
+    RELEASE_GIL_BYTES = 64 << 10
+
+
+cdef class PortSpec:
+    """One input or output, ready for fast comparison."""
+    cdef readonly str name
+    cdef readonly tuple names
+    cdef readonly tuple shape       # the whole port; -1 for the batch axis and what is dynamic
+    cdef readonly object dtype
+    cdef int type_num
+    cdef int row_ndim
+    cdef cnp.npy_intp row_dims[32]  # NumPy 1.26's limit on dimensions
+    cdef size_t row_bytes           # of the whole port in mode `whole`; 0 in mode `dynamic`
+
+    def __cinit__(self, str name, tuple names, tuple shape, dtype, int mode):
+        cdef int i
+        self.name = name
+        self.names = names
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.type_num = self.dtype.num
+        row = shape[1:] if mode == ROWS else shape
+        if len(row) > 31:
+            raise errors.ModelError(f"port {name!r} has {len(row)} dimensions; NumPy has 32 at most")
+        self.row_ndim = len(row)
+        self.row_bytes = 0 if mode == DYNAMIC else self.dtype.itemsize
+        for i in range(self.row_ndim):
+            self.row_dims[i] = row[i]
+            self.row_bytes *= max(0, row[i])
+
+
+cdef inline bint _same_dims(const cnp.npy_intp* a, const cnp.npy_intp* b, int count) noexcept:
+    cdef int i
+    for i in range(count):
+        if a[i] != b[i]:
+            return False
+    return True
+
+
+cdef object _expected(PortSpec spec, int mode):
+    row = tuple([spec.row_dims[i] for i in range(spec.row_ndim)])
+    if mode == ROWS:
+        rest = "".join(f", {length}" for length in row)
+        one = f"({row[0]},)" if len(row) == 1 else str(row)
+        return f"(n{rest or ','}) or {one} for one sample"
+    return str(spec.shape).replace("-1", "?")
+
+
+cdef cnp.ndarray _to_array(object value, PortSpec spec):
+    """`value` as an array that may be cast to the port's dtype."""
+    cdef cnp.ndarray array
+    if isinstance(value, np.ndarray):
+        array = value
+    else:
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise errors.InputError(f"input {spec.name!r} is not an array: {error}") from None
+    if cnp.PyArray_TYPE(array) != spec.type_num or not cnp.PyArray_ISNOTSWAPPED(array):
+        if array.dtype.kind not in "biuf":
+            raise errors.InputTypeError(
+                f"input {spec.name!r} takes numbers of dtype {spec.dtype}, not {array.dtype}"
+            )
+        # A list of Python ints has no dtype of its own that the user chose; its values decide.
+        if not np.can_cast(array.dtype, spec.dtype, "same_kind") and not (
+            not isinstance(value, (np.ndarray, np.generic)) and array.dtype.kind in "iu" and spec.dtype.kind in "iu"
+        ):
+            raise errors.InputTypeError(
+                f"input {spec.name!r} has dtype {array.dtype}, which does not cast to {spec.dtype} by the rule "
+                f"same_kind; convert it yourself if that is meant: array.astype('{spec.dtype}')"
+            )
+    return array
+
+
+cdef list _in_order(object inputs, tuple specs):
+    """One value per port, in the model's order."""
+    cdef PortSpec spec
+    if isinstance(inputs, Mapping):
+        values = [None] * len(specs)
+        given = [False] * len(specs)
+        for key, value in inputs.items():
+            index = _port_index(specs, key, "input")
+            if given[index]:
+                raise errors.InputError(f"input {specs[index].name!r} is given twice, once as {key!r}")
+            values[index] = value
+            given[index] = True
+        missing = [specs[i].name for i in range(len(specs)) if not given[i]]
+        if missing:
+            raise errors.InputError(f"no value for input {', '.join(map(repr, missing))}")
+        return values
+    if isinstance(inputs, (list, tuple)):
+        if len(inputs) != len(specs):
+            names = ", ".join([repr(s.name) for s in specs])
+            raise errors.InputError(
+                f"{len(inputs)} values for {len(specs)} inputs ({names}); a list or tuple is one value per input, "
+                "rows of one input go into one array"
+            )
+        return list(inputs)
+    if len(specs) != 1:
+        names = ", ".join([repr(s.name) for s in specs])
+        raise errors.InputError(f"one array for {len(specs)} inputs ({names}); pass a sequence or a mapping of them")
+    return [inputs]
+
+
+cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* single):
+    """Arrays in the model's order, of the right shapes and castable; how many rows, and whether it is one sample."""
+    cdef PortSpec spec
+    cdef cnp.ndarray array
+    cdef int i, ndim
+    cdef int64_t n = -1, own
+    cdef int is_single = -1
+    arrays = _in_order(inputs, specs)
+    for i in range(len(specs)):
+        spec = <PortSpec>specs[i]
+        array = _to_array(arrays[i], spec)
+        arrays[i] = array
+        ndim = cnp.PyArray_NDIM(array)
+        if mode == DYNAMIC:
+            if ndim != spec.row_ndim or any(
+                [spec.row_dims[k] >= 0 and array.shape[k] != spec.row_dims[k] for k in range(ndim)]
+            ):
+                raise _shape_error(array, spec, mode)
+            continue
+        if mode == WHOLE:
+            if ndim != spec.row_ndim or not _same_dims(cnp.PyArray_DIMS(array), spec.row_dims, ndim):
+                raise _shape_error(array, spec, mode)
+            continue
+        if ndim == spec.row_ndim + 1:
+            if not _same_dims(cnp.PyArray_DIMS(array) + 1, spec.row_dims, spec.row_ndim):
+                raise _shape_error(array, spec, mode)
+            own = cnp.PyArray_DIM(array, 0)
+            if own < 1:
+                raise errors.InputError(f"input {spec.name!r} has no rows: its shape is {_shape(array)}")
+        elif ndim == spec.row_ndim and _same_dims(cnp.PyArray_DIMS(array), spec.row_dims, ndim):
+            own = 0
+        else:
+            raise _shape_error(array, spec, mode)
+        if i > 0 and own != n:
+            first = <PortSpec>specs[0]
+            raise errors.InputError(
+                f"inputs {first.name!r} and {spec.name!r} differ in their number of rows: "
+                f"shapes {_shape(arrays[0])} and {_shape(array)}"
+            )
+        n = own
+    if n > 0xFFFFFFF:
+        raise errors.InputError(f"{n} rows in one request; {0xFFFFFFF} at most")
+    single[0] = n == 0
+    rows[0] = 1 if n <= 0 else <uint32_t>n
+    return arrays
+
+
+cdef object _shape(object array):
+    return tuple(array.shape)
+
+
+cdef object _shape_error(cnp.ndarray array, PortSpec spec, int mode):
+    return errors.InputError(
+        f"input {spec.name!r} has shape {_shape(array)}; the model takes {_expected(spec, mode)}"
+    )
+
+
+cdef int _write(cnp.ndarray array, PortSpec spec, byte* destination) except -1:
+    """Copies the rows, cast and made contiguous on the way."""
+    cdef size_t size
+    cdef void* source
+    if cnp.PyArray_TYPE(array) == spec.type_num and cnp.PyArray_ISCARRAY_RO(array):
+        size = cnp.PyArray_NBYTES(array)
+        source = cnp.PyArray_DATA(array)
+        if size > RELEASE_GIL_BYTES:
+            with nogil:
+                memcpy(destination, source, size)
+        else:
+            memcpy(destination, source, size)
+        return 0
+    target = cnp.PyArray_SimpleNewFromData(
+        cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), spec.type_num, <void*>destination
+    )
+    return cnp.PyArray_CopyInto(<cnp.ndarray>target, array)
+
+
+cdef cnp.ndarray _contiguous(cnp.ndarray array, PortSpec spec):
+    """The same rows as native memory: the array itself where possible."""
+    if cnp.PyArray_TYPE(array) == spec.type_num and cnp.PyArray_ISCARRAY_RO(array):
+        return array
+    return np.ascontiguousarray(array, dtype=spec.dtype)
+
+
+# For annotations at run time; the stub says what it stands for.
+Inputs = object

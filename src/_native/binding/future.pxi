@@ -1,0 +1,346 @@
+# Future: the pending outcome of one request, and waiting for several.
+
+
+@cython.no_gc
+@cython.freelist(1024)
+cdef class Future:
+    cdef NativeModel _model
+    cdef Ticket _ticket           # its references are this object's, until the result takes them over
+    cdef Result _result
+    cdef object _kept             # arrays whose memory the core reads until the request is done
+    cdef list _callbacks
+    cdef uint32_t _rows
+    cdef bint _single
+    cdef bint _cancelled
+    cdef bint _callbacks_done
+    cdef int _waiters             # threads that look at the ticket without the GIL
+
+    def __dealloc__(self):
+        cdef Job* job
+        if self._model is None:
+            return
+        if self._kept is not None:
+            self._give_up_kept()
+        self._model.core.get().release(self._ticket)
+
+    cdef void _give_up_kept(self) noexcept:
+        # The core may be reading the caller's arrays: they go only when it no longer does, which takes one inference
+        # at most.
+        cdef Ticket ticket = self._ticket
+        if self._model.core.get().forked():
+            return
+        ModelCore.cancel(ticket)
+        if ticket.job != NULL:
+            with nogil:
+                while not ticket.job.quiet():
+                    _sleep_us(50)
+        elif ModelCore.completion(ticket) != NULL:
+            with nogil:
+                while not ModelCore.completion(ticket).done():
+                    ModelCore.wait(ticket, Deadline())
+
+    cdef inline Outcome _outcome(self) noexcept:
+        if self._result is not None:
+            return Outcome.ok
+        if self._cancelled:
+            return Outcome.cancelled
+        return ModelCore.outcome(self._ticket)
+
+    cdef int _wait(self, object timeout) except -1:
+        """Until the outcome is known. Raises InferenceTimeout, or what a signal handler raises."""
+        cdef Deadline deadline
+        cdef WaitResult waited
+        cdef Ticket ticket
+        if timeout is not None:
+            deadline = deadline_after(timeout)
+        while self._outcome() == Outcome.pending:
+            if self._model.core.get().forked():
+                raise _closed_error(self._model)
+            ticket = self._ticket
+            self._waiters += 1
+            with nogil:
+                waited = ModelCore.wait(ticket, deadline)
+            self._waiters -= 1
+            PyErr_CheckSignals()
+            if waited == WaitResult.timed_out and self._outcome() == Outcome.pending:
+                raise errors.InferenceTimeout(
+                    f"no result from model {self._model.name!r} within {timeout} s; the request goes on, "
+                    "cancel() gives it up"
+                )
+        return 0
+
+    cdef Result _take_result(self):
+        cdef Ticket ticket
+        if self._result is None:
+            ticket = self._ticket
+            if self._waiters != 0:
+                # Another thread still waits on this ticket: it stays, and the result gets references of its own.
+                ModelCore.completion(ticket).retain(1 if ticket.job != NULL else ticket.rows)
+                ticket.request = NULL
+            elif self._kept is None:
+                self._ticket = Ticket()
+            else:
+                self._kept = None
+                self._ticket = Ticket()
+            self._result = _make_result(self._model, ticket, self._rows, self._single)
+        return self._result
+
+    cdef object _error(self, Outcome outcome):
+        if outcome == Outcome.cancelled:
+            return errors.Cancelled("the request was cancelled")
+        if outcome == Outcome.closed:
+            return errors.EngineClosed(f"model {self._model.name!r} was closed before the request had its result")
+        if outcome == Outcome.lease_lost:
+            return errors.LeaseLost("the batch went on without this lease")
+        reason = ModelCore.completion(self._ticket).failure(self._ticket.row).decode(errors="replace")
+        return errors.InferenceError(f"inference on model {self._model.name!r} failed: {_reason(reason)}")
+
+    def result(self, timeout=None):
+        cdef Outcome outcome
+        if self._result is not None:
+            return self._result
+        outcome = self._outcome()
+        if outcome == Outcome.pending:
+            self._wait(timeout)
+            outcome = self._outcome()
+        if outcome == Outcome.ok:
+            return self._take_result()
+        raise self._error(outcome)
+
+    def exception(self, timeout=None):
+        self._wait(timeout)
+        outcome = self._outcome()
+        if outcome == Outcome.ok:
+            return None
+        error = self._error(outcome)
+        if outcome == Outcome.cancelled:
+            raise error
+        return error
+
+    def done(self):
+        return self._outcome() != Outcome.pending
+
+    def cancelled(self):
+        return self._outcome() == Outcome.cancelled
+
+    def cancel(self):
+        if self._outcome() != Outcome.pending:
+            return self._cancelled
+        if not ModelCore.cancel(self._ticket):
+            return False
+        self._cancelled = True
+        if self._callbacks is not None:
+            self._run_callbacks()
+        return True
+
+    def add_done_callback(self, fn):
+        if self._outcome() == Outcome.pending:
+            if self._callbacks is None:
+                self._callbacks = []
+                if not _callbacks().attach(self._ticket, self):
+                    # Done, or in a batch that is about to say so.
+                    self._wait(None)
+                    self._callbacks_done = True
+            if not self._callbacks_done:
+                self._callbacks.append(fn)
+                return
+        _call(fn, self)
+
+    def remove_done_callback(self, fn):
+        if self._callbacks is None:
+            return 0
+        before = len(self._callbacks)
+        self._callbacks = [known for known in self._callbacks if known != fn]
+        return before - len(self._callbacks)
+
+    cdef _run_callbacks(self):
+        if self._outcome() == Outcome.pending:
+            # A request that left the ring at the moment its batch ended: its outcome is a moment away.
+            self._wait(None)
+        callbacks, self._callbacks = self._callbacks, []
+        self._callbacks_done = True
+        for fn in callbacks or ():
+            _call(fn, self)
+
+    def __await__(self):
+        cdef _Awaiter awaiter = _Awaiter.__new__(_Awaiter)
+        awaiter.future = self
+        return awaiter
+
+    def __repr__(self):
+        state = {
+            Outcome.pending: "pending", Outcome.ok: "done", Outcome.cancelled: "cancelled",
+            Outcome.failed: "failed", Outcome.closed: "closed", Outcome.lease_lost: "lease lost",
+        }[self._outcome()]
+        return f"<Future {state} of model {self._model.name!r}, {self._rows} rows>"
+
+
+cdef _call(fn, Future future):
+    try:
+        fn(future)
+    except Exception:
+        # As concurrent.futures does: a callback's failure is its own affair, but never silent.
+        _logger.exception("the done callback %r of %r failed", fn, future)
+
+
+cdef inline Future _make_future(NativeModel model, Ticket& ticket, bint single):
+    """Takes over the ticket's references."""
+    cdef Future future = Future.__new__(Future)
+    future._model = model
+    future._ticket = ticket
+    future._rows = ticket.rows
+    future._single = single
+    return future
+
+
+@cython.freelist(256)
+cdef class _Awaiter:
+    """What `await future` yields to the event loop: the part of asyncio's future protocol that tasks use.
+
+    A task that is cancelled cancels the request as well.
+    """
+    cdef Future future
+    cdef object callback
+    cdef object context
+    cdef object loop
+    cdef public bint _asyncio_future_blocking
+    cdef bint cancelled_by_task
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Outcome outcome = self.future._outcome()
+        if outcome != Outcome.pending:
+            if self.cancelled_by_task:
+                raise asyncio.CancelledError
+            if outcome != Outcome.ok:
+                raise self.future._error(outcome)
+            raise StopIteration(self.future._take_result())
+        self.loop = asyncio.get_running_loop()
+        self._asyncio_future_blocking = True
+        return self
+
+    def get_loop(self):
+        return self.loop
+
+    def add_done_callback(self, fn, *, context=None):
+        cdef Future future = self.future
+        self.callback = fn
+        self.context = context
+        if future._outcome() != Outcome.pending or not _mailbox_of(self.loop).attach(future._ticket, self):
+            self.loop.call_soon(self._wake)
+
+    def _wake(self):
+        self._finish()
+
+    cdef _finish(self):
+        """On the loop's thread: resumes the task."""
+        callback = self.callback
+        if callback is None:
+            return
+        if self.future._outcome() == Outcome.pending:
+            # The request left the ring in the moment its batch ended: the batch tells within microseconds.
+            if not _mailbox_of(self.loop).attach(self.future._ticket, self):
+                self.loop.call_soon(self._wake)
+            return
+        self.callback = None
+        self.loop.call_soon(callback, self, context=self.context)
+
+    def remove_done_callback(self, fn):
+        removed = self.callback is not None
+        self.callback = None
+        return int(removed)
+
+    def cancel(self, msg=None):
+        if not self.future.cancel():
+            return False
+        self.cancelled_by_task = True
+        self.loop.call_soon(self._wake)
+        return True
+
+    def done(self):
+        return self.future._outcome() != Outcome.pending
+
+    def cancelled(self):
+        return self.cancelled_by_task
+
+    def result(self):
+        """For the task that wakes up: the outcome itself comes from __next__."""
+        if self.cancelled_by_task:
+            raise asyncio.CancelledError
+        return None
+
+    def exception(self):
+        return None
+
+
+def as_completed(futures, timeout=None):
+    cdef Future future
+    cdef _Mailbox mailbox = _Mailbox()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pending = set()
+    finished = []
+    try:
+        for future in set(futures):
+            if future._outcome() == Outcome.pending and mailbox.attach(future._ticket, future):
+                pending.add(future)
+            else:
+                finished.append(future)
+        while True:
+            while finished:
+                future = finished.pop()
+                if future._outcome() == Outcome.pending:
+                    future._wait(None)  # microseconds: it was in the ring when its batch ended
+                yield future
+            if not pending:
+                return
+            _wait_readable(mailbox, deadline, f"{len(pending)} of the futures are not done within {timeout} s")
+            for future in mailbox.take():
+                pending.discard(future)
+                finished.append(future)
+    finally:
+        _abandon(mailbox)
+
+
+cdef _wait_readable(_Mailbox mailbox, object deadline, str late):
+    poll = select.poll()
+    poll.register(mailbox.fd(), select.POLLIN)
+    # Once without waiting, so that a timeout of 0 looks before it gives up.
+    left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1e3
+    if not poll.poll(left):
+        raise errors.InferenceTimeout(late)
+
+
+def wait(futures, timeout=None, return_when="ALL_COMPLETED"):
+    cdef Future future
+    if return_when not in ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"):
+        raise errors.InputError(
+            f"return_when is {return_when!r}; it is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION"
+        )
+    everything = set(futures)
+    done = set()
+
+    def enough(future):
+        if return_when == "FIRST_COMPLETED":
+            return True
+        return return_when == "FIRST_EXCEPTION" and (
+            (<Future>future)._outcome() not in (Outcome.ok, Outcome.cancelled, Outcome.pending)
+        )
+
+    for future in everything:
+        if future._outcome() != Outcome.pending:
+            done.add(future)
+    if any([enough(future) for future in done]) or len(done) == len(everything):
+        return done, everything - done
+    completed = as_completed(everything - done, timeout)
+    try:
+        for finished in completed:
+            done.add(finished)
+            if enough(finished):
+                break
+    except errors.InferenceTimeout:
+        pass
+    finally:
+        completed.close()
+    return done, everything - done

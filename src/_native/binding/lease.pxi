@@ -1,0 +1,79 @@
+# Lease: rows of the batch's own input memory, handed to the caller.
+
+
+cdef class Lease:
+    cdef NativeModel _model
+    cdef Ticket _ticket
+    cdef readonly uint32_t rows
+    cdef list _arrays
+    cdef bint _open
+
+    def __init__(self):
+        raise TypeError("a lease comes from model.lease()")
+
+    def __dealloc__(self):
+        if self._open:
+            self._model.core.get().abandon_lease(self._ticket)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.release()
+
+    def __getitem__(self, key):
+        cdef PortSpec spec
+        cdef cnp.npy_intp dims[33]
+        cdef int i, ndim
+        cdef Py_ssize_t index
+        if not self._open:
+            raise errors.LeaseLost("the lease is over: its rows were submitted or released")
+        index = _port_index(self._model._inputs, key, "input")
+        if self._arrays[index] is None:
+            spec = <PortSpec>self._model._inputs[index]
+            ndim = 0
+            if self._model._mode == ROWS:
+                dims[0] = self.rows
+                ndim = 1
+            for i in range(spec.row_ndim):
+                dims[ndim + i] = spec.row_dims[i]
+            # The array owns nothing and holds nothing: the lease holds the array, and the model the memory.
+            array = cnp.PyArray_SimpleNewFromData(
+                ndim + spec.row_ndim, dims, spec.type_num,
+                <void*>self._model.core.get().destination(self._ticket, index)
+            )
+            cnp.set_array_base(array, self._model)
+            self._arrays[index] = array
+        return self._arrays[index]
+
+    def submit(self):
+        cdef Admission admission = Admission.ok
+        cdef NativeModel model = self._model
+        if not self._open:
+            raise errors.LeaseLost("the lease is over: its rows were submitted or released")
+        if model.core.get().forked() or model._closed:
+            self.release()
+            raise _closed_error(model)
+        self._seal()
+        if not model.core.get().publish_lease(self._ticket, admission):
+            self.release()
+            raise errors.LeaseLost(
+                "the batch went on without this lease, which was not submitted in time; "
+                "write faster, or fill an array of your own and submit that"
+            )
+        self._open = False
+        if admission == Admission.full:
+            raise _queue_full(model)
+        return _make_future(model, self._ticket, False)
+
+    def release(self):
+        if self._open:
+            self._seal()
+            self._open = False
+            self._model.core.get().abandon_lease(self._ticket)
+
+    cdef _seal(self):
+        """The arrays that were handed out are not to be written any more: their memory goes on to others."""
+        for array in self._arrays:
+            if array is not None:
+                array.flags.writeable = False

@@ -1,0 +1,137 @@
+# How finished futures reach event loops, callbacks and as_completed.
+
+cdef class _Mailbox:
+    """Owner of a native mailbox. Notices carry a reference to the object that wants to be told."""
+    cdef NativeMailbox* native
+    cdef readonly long outstanding  # notices that have not come back
+
+    def __cinit__(self):
+        self.native = new NativeMailbox()
+
+    def __dealloc__(self):
+        if self.native != NULL:
+            self.native.release()
+
+    cdef int fd(self):
+        return self.native.fd()
+
+    cdef bint attach(self, Ticket& ticket, object receiver):
+        """Asks for one delivery of `receiver`; False when the ticket's outcome is known already."""
+        cdef Notice* notice = new Notice()
+        notice.mailbox = self.native
+        notice.future = <void*><PyObject*>receiver
+        # The reference that the notice carries; all under the GIL, so it is there before anybody can take it.
+        Py_INCREF(receiver)
+        self.native.retain()
+        self.outstanding += 1
+        if ModelCore.attach(ticket, notice):
+            return True
+        del notice
+        Py_DECREF(receiver)
+        self.native.release()
+        self.outstanding -= 1
+        return False
+
+    cdef list take(self):
+        """All receivers that were delivered, oldest first."""
+        cdef Notice* notice = self.native.take_all()
+        cdef Notice* following
+        cdef list receivers = []
+        while notice != NULL:
+            receivers.append(<object>notice.future)
+            Py_DECREF(<object>notice.future)
+            following = notice.next
+            del notice
+            self.native.release()
+            self.outstanding -= 1
+            notice = following
+        receivers.reverse()
+        return receivers
+
+
+# Mailboxes whose owner went away while notices were on their way; emptied when somebody comes by.
+cdef list _abandoned = []
+
+
+cdef _abandon(_Mailbox mailbox):
+    _sweep_abandoned()
+    mailbox.take()
+    if mailbox.outstanding:
+        _abandoned.append(mailbox)
+
+
+cdef _sweep_abandoned():
+    cdef _Mailbox mailbox
+    global _abandoned
+    for mailbox in _abandoned:
+        mailbox.take()
+    _abandoned = [mailbox for mailbox in _abandoned if mailbox.outstanding]
+
+
+# One mailbox per event loop, read by the loop itself.
+cdef dict _loop_mailboxes = {}
+cdef object _loop_lock = threading.Lock()
+
+
+cdef class _LoopMailbox(_Mailbox):
+    cdef object loop
+
+    def _deliver(self):
+        cdef _Awaiter awaiter
+        for awaiter in self.take():
+            awaiter._finish()
+
+
+cdef _LoopMailbox _mailbox_of(object loop):
+    mailbox = _loop_mailboxes.get(loop)
+    return <_LoopMailbox>mailbox if mailbox is not None else _new_loop_mailbox(loop)
+
+
+cdef _LoopMailbox _new_loop_mailbox(object loop):
+    cdef _LoopMailbox mailbox = _LoopMailbox()
+    mailbox.loop = loop
+    loop.add_reader(mailbox.fd(), mailbox._deliver)
+    with _loop_lock:
+        for gone in [known for known in _loop_mailboxes if known.is_closed()]:
+            _abandon(_loop_mailboxes.pop(gone))
+        _loop_mailboxes[loop] = mailbox
+    return mailbox
+
+
+# Callbacks run on a thread of their own: never on a lane, which would need the GIL for it.
+cdef class _CallbackMailbox(_Mailbox):
+    def _run(self):
+        cdef Future future
+        poll = select.poll()
+        poll.register(self.fd(), select.POLLIN)
+        while True:
+            poll.poll()
+            for future in self.take():
+                future._run_callbacks()
+
+
+cdef _CallbackMailbox _callback_mailbox = None
+cdef object _callback_lock = threading.Lock()
+
+
+cdef _CallbackMailbox _callbacks():
+    global _callback_mailbox
+    if _callback_mailbox is None:
+        with _callback_lock:
+            if _callback_mailbox is None:
+                mailbox = _CallbackMailbox()
+                threading.Thread(target=mailbox._run, name="ovengine-callbacks", daemon=True).start()
+                _callback_mailbox = mailbox
+    return _callback_mailbox
+
+
+def _forget_after_fork():
+    """In the child of a fork: the parent's threads and loops are not here."""
+    global _callback_mailbox, _loop_lock, _callback_lock
+    _callback_mailbox = None
+    _loop_mailboxes.clear()
+    _loop_lock = threading.Lock()
+    _callback_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,431 @@
+# NativeModel: a loaded model's native half.
+
+import logging
+
+_logger = logging.getLogger("ovengine")
+
+_MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
+_REASONS = ("full", "idle", "delay", "caller", "bulk")
+cdef object _models = weakref.WeakSet()
+
+cdef extern from * nogil:
+    """
+    #include <unistd.h>
+    """
+    int _sleep_us "usleep"(unsigned int us)
+
+
+cdef void _release_capsule(void* owner) noexcept nogil:
+    with gil:
+        Py_DECREF(<object>owner)
+
+
+cdef object _queue_full(NativeModel model):
+    model._rejected_full += 1
+    return errors.QueueFull(
+        f"{model.core.get().approx_waiting()} requests wait for model {model.name!r}, and max_queue_size is "
+        f"{model._max_queue_size or 'the ring'}; submit less at a time, or raise the limit"
+    )
+
+
+cdef object _closed_error(NativeModel model):
+    if model.core.get().forked():
+        return errors.ForkedError(
+            f"model {model.name!r} was loaded before this process was forked, and its threads are not here; "
+            "load it in the child, or start processes with the method 'spawn'"
+        )
+    model._rejected_closed += 1
+    return errors.EngineClosed(f"model {model.name!r} is closed")
+
+
+cdef class NativeModel:
+    cdef shared_ptr[ModelCore] core
+    cdef readonly str name
+    cdef tuple _inputs
+    cdef tuple _outputs
+    cdef dict _output_index
+    cdef int _mode
+    cdef uint32_t _capacity
+    cdef PortSpec _only_input     # where there is one: the fast way in
+    cdef tuple _devices
+    cdef uint32_t _max_queue_size
+    cdef bint _closed
+    cdef long _rejected_full, _rejected_input, _rejected_closed, _timeouts
+    cdef object __weakref__
+
+    def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
+                 max_queue_size=None, max_queue_delay_us=0):
+        cdef Builder builder
+        cdef vector[shared_ptr[CompiledModel]] ladder
+        cdef PortSpec spec
+        cdef Compiled compiled
+        self.name = name
+        self._mode = _MODES[mode]
+        self._inputs = tuple([PortSpec(*port, self._mode) for port in inputs])
+        self._outputs = tuple([PortSpec(*port, self._mode) for port in outputs])
+        self._only_input = self._inputs[0] if len(self._inputs) == 1 else None
+        self._output_index = {}
+        for index, spec in enumerate(self._outputs):
+            for known in spec.names:
+                self._output_index.setdefault(known, index)
+        if self._mode != DYNAMIC:
+            builder.input_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._inputs]
+            builder.output_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._outputs]
+        sizes = sorted(cost_us)
+        builder.sizes = sizes
+        builder.cost_us = [float(cost_us[size]) for size in sizes]
+        builder.max_queue_size = self._max_queue_size = max_queue_size or 0
+        builder.max_queue_delay_ns = <int64_t>(max_queue_delay_us) * 1000
+        self._devices = tuple(dict.fromkeys([device for device, _ in lanes]))
+        for device, by_size in lanes:
+            ladder.clear()
+            for size in sizes:
+                compiled = by_size[size]
+                ladder.push_back(compiled.native)
+            builder.add_lane(self._devices.index(device), ladder)
+        self._set_policy(&builder, policy)
+        with nogil:
+            self.core = builder.build()
+        self._capacity = self.core.get().capacity()
+        self.core.get().start()
+        _models.add(self)
+
+    cdef _set_policy(self, Builder* builder, object policy):
+        cdef ovengine_policy* native
+        if isinstance(policy, str):
+            if policy not in ("priority", "round_robin"):
+                raise errors.PluginError(f"no built-in scheduler kind {policy!r}; there are priority and round_robin")
+            builder.set_policy(_utf8(policy))
+            return
+        if not PyCapsule_IsValid(policy, OVENGINE_POLICY_CAPSULE):
+            raise errors.PluginError(
+                f"a native policy is a PyCapsule named {OVENGINE_POLICY_CAPSULE.decode()!r}, not {policy!r}"
+            )
+        native = <ovengine_policy*>PyCapsule_GetPointer(policy, OVENGINE_POLICY_CAPSULE)
+        if native.abi_version != OVENGINE_POLICY_ABI_VERSION or native.struct_size < sizeof(ovengine_policy):
+            raise errors.PluginError(
+                f"the policy was built for ABI {native.abi_version} ({native.struct_size} bytes), this ovengine has "
+                f"ABI {OVENGINE_POLICY_ABI_VERSION} ({sizeof(ovengine_policy)} bytes); build the plugin again"
+            )
+        if native.select_lane == NULL:
+            raise errors.PluginError("the policy has no select_lane")
+        Py_INCREF(policy)
+        builder.set_native_policy(native, _release_capsule, <void*><PyObject*>policy)
+
+    def __dealloc__(self):
+        if self.core.get() == NULL or self.core.get().forked() or self._closed:
+            return
+        with nogil:
+            self.core.get().close(deadline_after(0))
+
+    # --- one request ---
+
+    cdef list _prepare(self, object inputs, uint32_t* rows, bint* single):
+        try:
+            return _checked(inputs, self._inputs, self._mode, rows, single)
+        except errors.OvengineError:
+            self._rejected_input += 1
+            raise
+
+    cdef inline bint _is_plain(self, object inputs, uint32_t* rows, bint* single) noexcept:
+        """The common case, recognised fast: one contiguous array of the right dtype and shape."""
+        cdef PortSpec spec = self._only_input
+        cdef cnp.ndarray array
+        cdef int ndim
+        cdef cnp.npy_intp* dims
+        if spec is None or self._mode != ROWS or not cnp.PyArray_CheckExact(inputs):
+            return False
+        array = <cnp.ndarray>inputs
+        if cnp.PyArray_TYPE(array) != spec.type_num or not cnp.PyArray_ISCARRAY_RO(array):
+            return False
+        ndim = cnp.PyArray_NDIM(array)
+        dims = cnp.PyArray_DIMS(array)
+        if ndim == spec.row_ndim + 1 and _same_dims(dims + 1, spec.row_dims, spec.row_ndim):
+            if dims[0] < 1 or dims[0] > self._capacity:
+                return False
+            rows[0] = <uint32_t>dims[0]
+            single[0] = False
+            return True
+        if ndim == spec.row_ndim and _same_dims(dims, spec.row_dims, ndim):
+            rows[0] = 1
+            single[0] = True
+            return True
+        return False
+
+    cdef int _begin(self, uint32_t rows, Ticket& ticket, bint may_wait, object timeout) except -1:
+        cdef Admission admission = self.core.get().begin(rows, ticket)
+        cdef Deadline deadline
+        cdef WaitResult waited
+        while admission != Admission.ok:
+            if admission == Admission.closed:
+                raise _closed_error(self)
+            if self._max_queue_size != 0 or not may_wait:
+                raise _queue_full(self)
+            if timeout is not None:
+                deadline = deadline_after(timeout)
+            with nogil:
+                waited = self.core.get().wait_for_room(deadline)
+            PyErr_CheckSignals()
+            if waited == WaitResult.timed_out:
+                self._timeouts += 1
+                raise errors.InferenceTimeout(f"no room in the queue of model {self.name!r} within {timeout} s")
+            admission = self.core.get().begin(rows, ticket)
+        return 0
+
+    cdef int _fill(self, Ticket& ticket, object inputs, list arrays) except -1:
+        """Writes the rows; abandons the ticket when that fails."""
+        cdef Py_ssize_t i
+        cdef cnp.ndarray array
+        try:
+            if arrays is None:
+                _write(<cnp.ndarray>inputs, self._only_input, self.core.get().destination(ticket, 0))
+                return 0
+            for i in range(len(arrays)):
+                array = arrays[i]
+                _write(array, <PortSpec>self._inputs[i], self.core.get().destination(ticket, i))
+        except BaseException:
+            self.core.get().abandon(ticket)
+            raise
+        return 0
+
+    cdef Future _submit(self, object inputs, bint share_inputs, bint may_wait):
+        cdef uint32_t rows = 0
+        cdef bint single = False
+        cdef Ticket ticket
+        cdef list arrays = None
+        cdef list kept = None
+        cdef vector[byte*] shared
+        cdef cnp.ndarray array
+        cdef Future future
+        if not self._is_plain(inputs, &rows, &single):
+            arrays = self._prepare(inputs, &rows, &single)
+            if rows > self._capacity or self._mode == DYNAMIC:
+                return self._submit_job(arrays, rows, single, not share_inputs)
+        self._begin(rows, ticket, may_wait, None)
+        if share_inputs and ticket.request != NULL:
+            if arrays is None:
+                arrays = [inputs]
+            kept = [_contiguous(array, spec) for array, spec in zip(arrays, self._inputs)]
+            for array in kept:
+                shared.push_back(<byte*>cnp.PyArray_DATA(array))
+            ModelCore.share(ticket, shared)
+        else:
+            self._fill(ticket, inputs, arrays)
+        while self.core.get().publish(ticket) == Admission.full:
+            # Another thread took the last place after begin(): back to waiting for one.
+            self._begin(rows, ticket, may_wait, None)
+            kept = None
+            self._fill(ticket, inputs, arrays)
+        future = _make_future(self, ticket, single)
+        future._kept = kept
+        return future
+
+    cdef Future _submit_job(self, list arrays, uint32_t rows, bint single, bint copy):
+        cdef vector[byte*] pointers
+        cdef vector[ShapedInput] shaped
+        cdef ShapedInput shaped_input
+        cdef Ticket ticket
+        cdef Admission admission
+        cdef Future future
+        cdef cnp.ndarray array
+        cdef PortSpec spec
+        cdef int i
+        kept = []
+        for array, spec in zip(arrays, self._inputs):
+            own = _contiguous(array, spec)
+            kept.append(own.copy() if copy and own is array else own)
+        for array in kept:
+            if self._mode == DYNAMIC:
+                shaped_input.data = <byte*>cnp.PyArray_DATA(array)
+                shaped_input.shape.clear()
+                for i in range(cnp.PyArray_NDIM(array)):
+                    shaped_input.shape.push_back(cnp.PyArray_DIM(array, i))
+                shaped.push_back(shaped_input)
+            else:
+                pointers.push_back(<byte*>cnp.PyArray_DATA(array))
+        if self._mode == DYNAMIC:
+            admission = self.core.get().submit_shaped(shaped, ticket)
+        else:
+            admission = self.core.get().submit_rows(pointers, rows, ticket)
+        if admission != Admission.ok:
+            raise _closed_error(self)
+        future = _make_future(self, ticket, single)
+        future._kept = kept
+        return future
+
+    def submit(self, inputs, *, bint share_inputs=False):
+        return self._submit(inputs, share_inputs, True)
+
+    def ainfer(self, inputs, *, bint share_inputs=False):
+        return self._submit(inputs, share_inputs, False)
+
+    def infer(self, inputs, *, timeout=None):
+        return self._infer(inputs, timeout)
+
+    def __call__(self, inputs):
+        return self._infer(inputs, None)
+
+    cdef Result _infer(self, object inputs, object timeout):
+        cdef uint32_t rows = 0
+        cdef bint single = False
+        cdef Ticket ticket
+        cdef list arrays = None
+        cdef int lane
+        cdef Future future
+        if not self._is_plain(inputs, &rows, &single):
+            arrays = self._prepare(inputs, &rows, &single)
+            if rows > self._capacity or self._mode == DYNAMIC:
+                return self._finish(self._submit_job(arrays, rows, single, False), timeout)
+        lane = self.core.get().try_borrow_lane()
+        if lane >= 0:
+            try:
+                self._begin(rows, ticket, False, None)
+                self._fill(ticket, inputs, arrays)
+            except BaseException:
+                self.core.get().return_lane(lane)
+                raise
+            if self.core.get().publish(ticket, False) == Admission.ok:
+                with nogil:
+                    self.core.get().run_borrowed(lane)
+                if ModelCore.outcome(ticket) == Outcome.ok:
+                    return _make_result(self, ticket, rows, single)
+                return self._finish(_make_future(self, ticket, single), timeout)
+            self.core.get().return_lane(lane)
+        self._begin(rows, ticket, True, timeout)
+        self._fill(ticket, inputs, arrays)
+        while self.core.get().publish(ticket) == Admission.full:
+            self._begin(rows, ticket, True, timeout)
+            self._fill(ticket, inputs, arrays)
+        return self._finish(_make_future(self, ticket, single), timeout)
+
+    cdef Result _finish(self, Future future, object timeout):
+        """The blocking caller's wait; a request that it stops waiting for is given up."""
+        try:
+            return future.result(timeout)
+        except errors.InferenceTimeout:
+            future.cancel()
+            self._timeouts += 1
+            raise errors.InferenceTimeout(
+                f"no result from model {self.name!r} within {timeout} s; the request was cancelled"
+            ) from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def infer_rows(self, inputs, *, timeout=None):
+        cdef uint32_t rows = 0
+        cdef bint single = False
+        arrays = self._prepare(inputs, &rows, &single)
+        if self._mode == WHOLE:
+            return self._infer(inputs, timeout)
+        return self._finish(self._submit_job(arrays, rows, single, False), timeout)
+
+    def lease(self, int64_t rows=1):
+        cdef Lease lease
+        cdef Admission admission
+        if self._mode == DYNAMIC:
+            raise errors.InputError(
+                f"model {self.name!r} has dynamic dimensions and so no rows to lease; fix them with shapes= in load()"
+            )
+        limit = self._capacity if self._mode == ROWS else 1
+        if not 1 <= rows <= limit:
+            raise errors.InputError(f"a lease of {rows} rows; a batch of model {self.name!r} has 1 to {limit}")
+        lease = Lease.__new__(Lease)
+        lease._model = self
+        lease.rows = <uint32_t>rows
+        lease._arrays = [None] * len(self._inputs)
+        admission = self.core.get().begin_lease(<uint32_t>rows, lease._ticket)
+        if admission == Admission.closed:
+            raise _closed_error(self)
+        if admission == Admission.full:
+            raise _queue_full(self)
+        lease._open = True
+        return lease
+
+    # --- the end, and figures ---
+
+    @property
+    def closed(self):
+        return self._closed
+
+    def close(self, timeout=None):
+        cdef Deadline deadline
+        cdef cbool all_done
+        if self.core.get() == NULL or self.core.get().forked():
+            return True
+        if timeout is not None:
+            deadline = deadline_after(timeout)
+        self._closed = True
+        with nogil:
+            all_done = self.core.get().close(deadline)
+        return all_done
+
+    def mark_forked(self):
+        if self.core.get() != NULL:
+            self.core.get().mark_forked()
+
+    def native_stats(self):
+        cdef ModelCore* core = self.core.get()
+        cdef const LaneStats* lane
+        cdef size_t i
+        cdef int reason
+        totals = dict.fromkeys(("requests", "rows", "batches", "failed", "cancelled", "lost", "closed"), 0)
+        dispatch = dict.fromkeys(_REASONS, 0)
+        lanes = []
+        for i in range(core.lane_count()):
+            lane = &core.lane_stats(i)
+            totals["requests"] += lane.requests.load()
+            totals["rows"] += lane.rows.load()
+            totals["batches"] += lane.batches.load()
+            totals["failed"] += lane.failed.load()
+            totals["cancelled"] += lane.cancelled.load()
+            totals["lost"] += lane.lost.load()
+            for reason in range(5):
+                dispatch[_REASONS[reason]] += lane.reasons[reason].load()
+            lanes.append((self._devices[core.lane_device(i)], lane.batches.load(), lane.rows.load()))
+        return {
+            "requests": totals["requests"],
+            "rows": totals["rows"],
+            "batches": totals["batches"],
+            "dispatch": dispatch,
+            "rows_per_batch": totals["rows"] / totals["batches"] if totals["batches"] else 0.0,
+            "queue_us": _percentiles(queue_percentiles(core[0])),
+            "inference_us": _percentiles(inference_percentiles(core[0])),
+            "lanes": lanes,
+            "failures": {
+                "inference": totals["failed"],
+                "cancelled": totals["cancelled"],
+                "lease_lost": totals["lost"],
+                "engine_closed": core.closed_requests(),
+                "timeout": self._timeouts,
+            },
+            "rejections": {
+                "queue_full": self._rejected_full,
+                "invalid_input": self._rejected_input,
+                "closed": self._rejected_closed,
+            },
+            "pending_requests": core.approx_waiting(),
+            "policy_faults": core.policy_faults(),
+        }
+
+
+cdef dict _percentiles(Percentiles p):
+    return {"p50": p.p50_us, "p90": p.p90_us, "p99": p.p99_us, "max": p.max_us, "mean": p.mean_us}
+
+
+def debug_counters():
+    cdef NativeModel model
+    cdef InUse in_use
+    _sweep_abandoned()
+    totals = dict.fromkeys(("slots", "batches", "requests", "rows"), 0)
+    for model in list(_models):
+        if model.core.get().forked():
+            continue
+        in_use = model.core.get().in_use()
+        totals["slots"] += in_use.slots
+        totals["batches"] += in_use.batches
+        totals["requests"] += in_use.requests
+        totals["rows"] += in_use.rows
+    mailboxes = [*_loop_mailboxes.values(), *_abandoned, *([_callback_mailbox] if _callback_mailbox else [])]
+    totals["notices"] = sum([(<_Mailbox>mailbox).outstanding for mailbox in mailboxes])
+    return totals

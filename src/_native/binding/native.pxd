@@ -1,0 +1,228 @@
+"""The C++ core's declarations, as far as the binding uses them."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
+from libcpp.map cimport map as cmap
+from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+cdef extern from "<cstddef>" nogil:
+    ctypedef struct byte "std::byte":
+        pass
+
+cdef extern from "executor.hpp" namespace "ovengine" nogil:
+    cdef cppclass NativePort "ovengine::Port":
+        vector[string] names
+        vector[int64_t] shape
+        cbool rank_is_static
+        string dtype
+
+    cdef cppclass ShapedInput:
+        const byte* data
+        vector[int64_t] shape
+
+    cdef cppclass ShapedOutput:
+        vector[int64_t] shape
+        vector[byte] data
+
+    cdef cppclass Executor:
+        void infer(uint32_t binding, byte** inputs, byte** outputs) except +
+        vector[ShapedOutput] infer_shaped(const vector[ShapedInput]& inputs) except +
+
+    cdef cppclass CompiledModel:
+        const vector[NativePort]& inputs()
+        const vector[NativePort]& outputs()
+        string property(const string& name) except +
+        string export_blob() except +
+        unique_ptr[Executor] make_executor() except +
+
+cdef extern from "fake_executor.hpp" namespace "ovengine" nogil:
+    cdef cppclass FakeBehavior:
+        double service_time_us
+        double service_time_per_row_us
+        uint32_t fail_every
+
+cdef extern from "openvino_executor.hpp" namespace "ovengine" nogil:
+    cdef cppclass NativeGraph "ovengine::Graph":
+        const string& name()
+        const vector[NativePort]& inputs()
+        const vector[NativePort]& outputs()
+        size_t constant_bytes()
+        cbool has_state()
+        shared_ptr[NativeGraph] reshaped(const cmap[size_t, vector[int64_t]]& shapes) except +
+
+    cdef cppclass NativeRuntime "ovengine::Runtime":
+        NativeRuntime() except +
+        vector[string] available_devices() except +
+        string device_property(const string& device, const string& name) except +
+        cmap[string, cbool] supported_properties(const string& device) except +
+        void register_plugin(const string& library, const string& device) except +
+        void set_property(const string& device, const cmap[string, string]& properties) except +
+        shared_ptr[NativeGraph] read_model(const string& path, const string& weights) except +
+        shared_ptr[NativeGraph] read_model_bytes(const string& model, const char* weights, size_t size) except +
+        shared_ptr[NativeGraph] adopt(void* model) except +
+        shared_ptr[CompiledModel] compile(const NativeGraph& graph, const string& device,
+                                          const cmap[string, string]& properties) except +
+        shared_ptr[CompiledModel] import_blob(const string& blob, const string& device,
+                                              const cmap[string, string]& properties) except +
+
+    string native_openvino_version "ovengine::openvino_version"()
+    const void* openvino_model_type_info()
+
+cdef extern from "ovengine_policy.h" nogil:
+    ctypedef struct ovengine_policy:
+        uint32_t abi_version
+        uint32_t struct_size
+        void* context
+        void* select_lane
+
+    int OVENGINE_POLICY_ABI_VERSION
+    const char* OVENGINE_POLICY_CAPSULE
+
+cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
+    cdef cppclass Deadline:
+        Deadline()
+
+    cpdef enum class WaitResult "ovengine::platform::WaitResult":
+        woken
+        timed_out
+        interrupted
+
+cdef extern from "mailbox.hpp" namespace "ovengine" nogil:
+    cdef cppclass Notice:
+        Notice* next
+        NativeMailbox* mailbox
+        void* future
+
+    cdef cppclass NativeMailbox "ovengine::Mailbox":
+        NativeMailbox() except +
+        int fd()
+        Notice* take_all()
+        void retain()
+        void release()
+
+cdef extern from "completion.hpp" namespace "ovengine" nogil:
+    cdef enum class Outcome "ovengine::Outcome":
+        pending
+        ok
+        cancelled
+        failed
+        closed
+        lease_lost
+
+    cdef cppclass Completion:
+        cbool done()
+        string failure(uint32_t row) except +
+        void retain(uint32_t count)
+
+cdef extern from "job.hpp" namespace "ovengine" nogil:
+    cdef cppclass Job:
+        cbool quiet()
+        vector[ShapedOutput]& shaped_outputs()
+
+cdef extern from "stats.hpp" namespace "ovengine" nogil:
+    cdef cppclass Counter:
+        uint64_t load()
+
+    cdef cppclass Histogram:
+        uint64_t sum()
+        uint64_t max()
+
+    cdef cppclass LaneStats:
+        Counter requests, rows, batches, failed, cancelled, lost, closed
+        Counter reasons[5]
+        Histogram queue_ns, inference_ns
+
+cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
+    Deadline deadline_after(double seconds)
+    shared_ptr[CompiledModel] make_fake(const vector[NativePort]& inputs, const vector[NativePort]& outputs,
+                                        FakeBehavior behavior, cbool has_poison, float poison) except +
+    double measure(const CompiledModel& model, int min_runs, double max_seconds) except +
+    void run_once(const CompiledModel& model, const vector[byte*]& inputs, const vector[byte*]& outputs) except +
+
+    cdef cppclass Builder:
+        Builder()
+        vector[size_t] input_row_bytes
+        vector[size_t] output_row_bytes
+        vector[uint32_t] sizes
+        vector[double] cost_us
+        uint32_t max_queue_size
+        int64_t max_queue_delay_ns
+        void add_lane(uint32_t device, const vector[shared_ptr[CompiledModel]]& ladder) except +
+        void set_policy(const string& kind)
+        void set_native_policy(const ovengine_policy* policy, void (*release)(void*) noexcept nogil, void* owner)
+        shared_ptr[ModelCore] build() except +
+
+    cdef cppclass Percentiles:
+        double p50_us, p90_us, p99_us, max_us, mean_us
+        uint64_t count
+
+    Percentiles queue_percentiles(const ModelCore& core)
+    Percentiles inference_percentiles(const ModelCore& core)
+
+cdef extern from "model_core.hpp" namespace "ovengine" nogil:
+    cdef cppclass Slot:
+        pass
+
+    cdef cppclass Request:
+        pass
+
+    cdef cppclass Ticket:
+        Ticket()
+        Slot* slot
+        Completion* batch
+        Request* request
+        Job* job
+        uint32_t row
+        uint32_t rows
+
+    cdef enum class Admission "ovengine::Admission":
+        ok
+        full
+        closed
+
+    cdef cppclass InUse "ovengine::Dispatcher::InUse":
+        size_t slots, batches, requests, rows
+
+    cdef cppclass ModelCore:
+        void start() except +
+        uint32_t capacity()
+        size_t lane_count()
+        cbool forked()
+        Admission begin(uint32_t rows, Ticket& ticket) except +
+        byte* destination(const Ticket& ticket, size_t port) except +
+        @staticmethod
+        void share(const Ticket& ticket, vector[byte*] inputs)
+        Admission publish(Ticket& ticket)
+        Admission publish(Ticket& ticket, cbool wake)
+        void abandon(Ticket& ticket)
+        WaitResult wait_for_room(Deadline deadline)
+        int try_borrow_lane()
+        void run_borrowed(int lane)
+        void return_lane(int lane)
+        Admission submit_rows(vector[byte*] inputs, uint32_t rows, Ticket& ticket) except +
+        Admission submit_shaped(vector[ShapedInput] inputs, Ticket& ticket) except +
+        Admission begin_lease(uint32_t rows, Ticket& ticket) except +
+        cbool publish_lease(Ticket& ticket, Admission& admission)
+        void abandon_lease(Ticket& ticket)
+        @staticmethod
+        Completion* completion(Ticket& ticket)
+        @staticmethod
+        Outcome outcome(Ticket& ticket)
+        @staticmethod
+        WaitResult wait(Ticket& ticket, Deadline deadline)
+        @staticmethod
+        cbool cancel(Ticket& ticket)
+        @staticmethod
+        cbool attach(Ticket& ticket, Notice* notice)
+        byte* output(const Ticket& ticket, size_t port)
+        void release(Ticket& ticket)
+        cbool close(Deadline deadline) except +
+        void mark_forked()
+        InUse in_use() except +
+        uint64_t approx_waiting()
+        const LaneStats& lane_stats(size_t lane)
+        uint32_t lane_device(size_t lane)
+        uint64_t closed_requests()
+        uint64_t policy_faults()

@@ -1,0 +1,141 @@
+# Result: the outputs of one request.
+
+# Outputs of up to this size are copied when they are read: cheaper than to keep their batch.
+cdef enum:
+    COPY_BYTES = 1024
+
+
+@cython.no_gc
+@cython.freelist(256)
+cdef class Result:
+    cdef NativeModel _model
+    cdef Ticket _ticket  # the references to the batch or job are this object's
+    cdef uint32_t _rows
+    cdef bint _single
+    cdef list _arrays    # copies made so far, per output
+
+    def __dealloc__(self):
+        if self._model is not None:
+            self._model.core.get().release(self._ticket)
+
+    cdef cnp.ndarray _get(self, Py_ssize_t index):
+        cdef cnp.ndarray array
+        if self._arrays is not None and self._arrays[index] is not None:
+            return <cnp.ndarray>self._arrays[index]
+        array = self._make(index)
+        # Views are not kept: they hold this object, and must not be held by it.
+        if cnp.PyArray_BASE(array) == NULL:
+            if self._arrays is None:
+                self._arrays = [None] * len(self._model._outputs)
+            self._arrays[index] = array
+            if len(self._arrays) == 1:
+                self._model.core.get().release(self._ticket)
+        return array
+
+    cdef cnp.ndarray _make(self, Py_ssize_t index):
+        cdef PortSpec spec = <PortSpec>self._model._outputs[index]
+        cdef cnp.npy_intp dims[33]
+        cdef int ndim, i
+        cdef byte* data
+        cdef size_t size
+        cdef cnp.ndarray array
+        if self._model._mode == DYNAMIC:
+            return self._make_shaped(index, spec)
+        data = self._model.core.get().output(self._ticket, index)
+        size = spec.row_bytes * self._rows
+        ndim = spec.row_ndim
+        if self._model._mode == ROWS and not self._single:
+            dims[0] = self._rows
+            for i in range(ndim):
+                dims[i + 1] = spec.row_dims[i]
+            ndim += 1
+        else:
+            for i in range(ndim):
+                dims[i] = spec.row_dims[i]
+        if size <= COPY_BYTES:
+            array = cnp.PyArray_SimpleNew(ndim, dims, spec.type_num)
+            memcpy(cnp.PyArray_DATA(array), data, size)
+            return array
+        array = cnp.PyArray_SimpleNewFromData(ndim, dims, spec.type_num, <void*>data)
+        cnp.set_array_base(array, self)
+        return array
+
+    cdef cnp.ndarray _make_shaped(self, Py_ssize_t index, PortSpec spec):
+        cdef ShapedOutput* output = &self._ticket.job.shaped_outputs()[index]
+        cdef cnp.npy_intp dims[32]
+        cdef size_t i
+        for i in range(output.shape.size()):
+            dims[i] = output.shape[i]
+        array = cnp.PyArray_SimpleNewFromData(<int>output.shape.size(), dims, spec.type_num, <void*>output.data.data())
+        cnp.set_array_base(array, self)
+        return array
+
+    def __getitem__(self, key):
+        if isinstance(key, int):
+            index = key
+            if 0 <= index < len(self._model._outputs):
+                return self._get(index)
+        elif isinstance(key, str):
+            found = self._model._output_index.get(key)
+            if found is not None:
+                return self._get(found)
+        names = ", ".join([repr((<PortSpec>spec).name) for spec in self._model._outputs])
+        raise KeyError(f"no output {key!r}; the model has {names}, or 0 to {len(self._model._outputs) - 1}")
+
+    def __iter__(self):
+        return iter([(<PortSpec>spec).name for spec in self._model._outputs])
+
+    def __len__(self):
+        return len(self._model._outputs)
+
+    def __contains__(self, key):
+        if isinstance(key, int):
+            return 0 <= key < len(self._model._outputs)
+        return key in self._model._output_index
+
+    def __array__(self, dtype=None, copy=None):
+        if len(self._model._outputs) != 1:
+            names = ", ".join([repr((<PortSpec>spec).name) for spec in self._model._outputs])
+            raise TypeError(f"the result has {len(self._model._outputs)} outputs ({names}); choose one of them")
+        array = self._get(0)
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"a copy is needed to convert {array.dtype} to {np.dtype(dtype)}")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def keys(self):
+        return [(<PortSpec>spec).name for spec in self._model._outputs]
+
+    def values(self):
+        return [self._get(i) for i in range(len(self._model._outputs))]
+
+    def items(self):
+        return list(zip(self.keys(), self.values()))
+
+    def get(self, key, default=None):
+        return self[key] if key in self else default
+
+    def __eq__(self, other):
+        return self is other
+
+    def __hash__(self):
+        return id(self)
+
+    def __repr__(self):
+        outputs = ", ".join([f"{name!r}: {array.dtype}{list(array.shape)}" for name, array in self.items()])
+        return f"Result({{{outputs}}})"
+
+
+Mapping.register(Result)
+
+
+cdef inline Result _make_result(NativeModel model, Ticket& ticket, uint32_t rows, bint single):
+    """Takes over the ticket's references."""
+    cdef Result result = Result.__new__(Result)
+    result._model = model
+    result._ticket = ticket
+    result._rows = rows
+    result._single = single
+    ticket = Ticket()
+    return result

@@ -1,0 +1,323 @@
+# Runtime, Graph and Compiled: reading, reshaping and compiling models.
+
+_NUMPY_KINDS = frozenset(("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"))
+
+# The ABI that OpenVINO's own bindings were built with, as pybind11 spells it; asked for a model, they compare.
+_PYBIND11_PLATFORMS = (
+    b"system_libstdcpp_gxx_abi_1xxx_use_cxx11_abi_1",
+    b"system_libstdcpp_gxx_abi_1xxx_use_cxx11_abi_0",
+)
+
+
+cdef str _reason(object error):
+    """OpenVINO's message without the source lines that it prefixes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
+    return " ".join(told or lines)
+
+
+class Port:
+    __slots__ = ("_dtype", "names", "shape")
+
+    def __init__(self, names, shape, dtype):
+        self.names = names
+        self.shape = shape
+        self._dtype = dtype
+
+    @property
+    def name(self):
+        return self.names[0]
+
+    @property
+    def dtype(self):
+        if self._dtype not in _NUMPY_KINDS:
+            raise errors.ModelError(
+                f"port {self.name!r} has element type {self._dtype}, which NumPy does not have; "
+                "convert the model to one that it has (a PrePostProcessor can do it)"
+            )
+        return np.dtype(self._dtype)
+
+    def __repr__(self):
+        return f"Port({self.name!r}, shape={self.shape}, dtype={self._dtype})"
+
+
+cdef tuple _ports(const vector[NativePort]& ports):
+    cdef size_t i, j
+    result = []
+    for i in range(ports.size()):
+        names = tuple([ports[i].names[j].decode() for j in range(ports[i].names.size())])
+        shape = tuple([ports[i].shape[j] for j in range(ports[i].shape.size())]) if ports[i].rank_is_static else None
+        result.append(Port(names, shape, ports[i].dtype.decode()))
+    return tuple(result)
+
+
+cdef string _utf8(object text):
+    return (<str?>text).encode()
+
+
+cdef cmap[string, string] _properties(object properties) except *:
+    cdef cmap[string, string] result
+    for name, value in properties.items():
+        if isinstance(value, bool):
+            value = "YES" if value else "NO"
+        result[_utf8(str(name))] = _utf8(str(value))
+    return result
+
+
+cdef object _property_value(str text):
+    if text in ("YES", "NO"):
+        return text == "YES"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+cdef class Graph:
+    cdef shared_ptr[NativeGraph] native
+    cdef object _owner  # an adopted model stays with the object that it came from
+    cdef readonly tuple inputs
+    cdef readonly tuple outputs
+
+    def __init__(self):
+        raise TypeError("a Graph comes from Runtime.read_model, read_model_bytes or adopt")
+
+    @property
+    def name(self):
+        return self.native.get().name().decode()
+
+    @property
+    def constant_bytes(self):
+        return self.native.get().constant_bytes()
+
+    @property
+    def has_state(self):
+        return self.native.get().has_state()
+
+    def reshaped(self, shapes):
+        cdef cmap[size_t, vector[int64_t]] native_shapes
+        cdef vector[int64_t] dimensions
+        for key, shape in shapes.items():
+            dimensions = [int(length) for length in shape]
+            native_shapes[_port_index(self.inputs, key, "input")] = dimensions
+        try:
+            with nogil:
+                reshaped = self.native.get().reshaped(native_shapes)
+        except RuntimeError as error:
+            raise errors.ModelError(f"the model cannot be reshaped to {dict(shapes)}: {_reason(error)}") from None
+        return _graph(reshaped, self._owner)
+
+
+cdef Graph _graph(shared_ptr[NativeGraph] native_graph, object owner):
+    cdef Graph graph = Graph.__new__(Graph)
+    graph.native = native_graph
+    graph._owner = owner
+    graph.inputs = _ports(native_graph.get().inputs())
+    graph.outputs = _ports(native_graph.get().outputs())
+    return graph
+
+
+def _port_index(ports, key, kind):
+    if isinstance(key, str):
+        for index, port in enumerate(ports):
+            if key in port.names:
+                return index
+    elif isinstance(key, (int, np.integer)) and 0 <= key < len(ports):
+        return int(key)
+    names = ", ".join(repr(port.name) for port in ports)
+    raise errors.InputError(f"the model has no {kind} {key!r}; it has {names}")
+
+
+cdef class Compiled:
+    cdef shared_ptr[CompiledModel] native
+    cdef readonly tuple inputs
+    cdef readonly tuple outputs
+
+    def __init__(self):
+        raise TypeError("a Compiled comes from Runtime.compile or import_blob")
+
+    def property(self, name):
+        try:
+            return _property_value(self.native.get().property(_utf8(name)).decode())
+        except RuntimeError as error:
+            raise errors.PropertyError(f"the compiled model has no property {name!r}: {_reason(error)}") from None
+
+    def export(self):
+        cdef string blob
+        with nogil:
+            blob = self.native.get().export_blob()
+        return <bytes>blob
+
+    def measure(self, *, int min_runs=3, double max_seconds=0.05):
+        cdef double seconds
+        try:
+            with nogil:
+                seconds = measure(self.native.get()[0], min_runs, max_seconds)
+        except RuntimeError as error:
+            raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
+        return seconds
+
+    def run(self, inputs):
+        cdef vector[byte*] native_inputs, native_outputs
+        kept = []
+        for array, port in zip(inputs, self.inputs, strict=True):
+            array = np.ascontiguousarray(array, dtype=port.dtype)
+            if array.shape != port.shape:
+                raise errors.InputError(f"input {port.name!r} has shape {array.shape}, compiled is {port.shape}")
+            kept.append(array)
+            native_inputs.push_back(<byte*>cnp.PyArray_DATA(<cnp.ndarray>array))
+        outputs = [np.empty(port.shape, dtype=port.dtype) for port in self.outputs]
+        for array in outputs:
+            native_outputs.push_back(<byte*>cnp.PyArray_DATA(<cnp.ndarray>array))
+        try:
+            with nogil:
+                run_once(self.native.get()[0], native_inputs, native_outputs)
+        except RuntimeError as error:
+            raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
+        return outputs
+
+
+cdef Compiled _compiled(shared_ptr[CompiledModel] native_model):
+    cdef Compiled compiled = Compiled.__new__(Compiled)
+    compiled.native = native_model
+    compiled.inputs = _ports(native_model.get().inputs())
+    compiled.outputs = _ports(native_model.get().outputs())
+    return compiled
+
+
+cdef class Runtime:
+    cdef shared_ptr[NativeRuntime] native
+
+    def __cinit__(self):
+        self.native = make_shared[NativeRuntime]()
+
+    @property
+    def available_devices(self):
+        return tuple([name.decode() for name in self.native.get().available_devices()])
+
+    def device_property(self, device, name):
+        try:
+            return _property_value(self.native.get().device_property(_utf8(device), _utf8(name)).decode())
+        except RuntimeError as error:
+            raise errors.PropertyError(f"device {device!r} has no property {name!r}: {_reason(error)}") from None
+
+    def supported_properties(self, device):
+        cdef cmap[string, cbool] supported
+        try:
+            supported = self.native.get().supported_properties(_utf8(device))
+        except RuntimeError as error:
+            raise errors.UnknownDeviceError(f"no device {device!r} here: {_reason(error)}") from None
+        return {item.first.decode(): bool(item.second) for item in supported}
+
+    def register_plugin(self, library, device):
+        self.native.get().register_plugin(_utf8(library), _utf8(device))
+
+    def set_property(self, properties, device=""):
+        try:
+            self.native.get().set_property(_utf8(device), _properties(properties))
+        except RuntimeError as error:
+            raise errors.PropertyError(f"OpenVINO refuses {dict(properties)}: {_reason(error)}") from None
+
+    def read_model(self, path, weights=""):
+        cdef string native_path = _utf8(os.fspath(path)), native_weights = _utf8(os.fspath(weights))
+        cdef shared_ptr[NativeGraph] graph
+        try:
+            with nogil:
+                graph = self.native.get().read_model(native_path, native_weights)
+        except RuntimeError as error:
+            raise errors.ModelError(f"OpenVINO cannot read {os.fspath(path)!r}: {_reason(error)}") from None
+        return _graph(graph, None)
+
+    def read_model_bytes(self, bytes model not None, bytes weights=None):
+        cdef string native_model = model
+        cdef const char* data = NULL
+        cdef size_t size = 0
+        cdef shared_ptr[NativeGraph] graph
+        if weights is not None:
+            data = weights
+            size = len(weights)
+        try:
+            with nogil:
+                graph = self.native.get().read_model_bytes(native_model, data, size)
+        except RuntimeError as error:
+            raise errors.ModelError(
+                f"OpenVINO cannot read the model of {len(model)} bytes: {_reason(error)}"
+            ) from None
+        return _graph(graph, None)
+
+    def adopt(self, model):
+        # pybind11's conduit: the owner of a C++ object hands out its address to those who name its exact type.
+        bindings_model = getattr(model, "_Model__model", model)
+        conduit = getattr(bindings_model, "_pybind11_conduit_v1_", None)
+        if conduit is None:
+            raise errors.ModelError(f"{type(model).__name__} is not an openvino.Model")
+        type_info = PyCapsule_New(<void*>openvino_model_type_info(), _type_info_name, NULL)
+        for platform in _PYBIND11_PLATFORMS:
+            pointer = conduit(platform, type_info, b"raw_pointer_ephemeral")
+            if pointer is not None:
+                address = PyCapsule_GetPointer(pointer, PyCapsule_GetName(pointer))  # named by the type asked for
+                return _graph(self.native.get().adopt(address), model)
+        raise errors.ModelError(
+            "the openvino package was built for another C++ ABI than this one; save the model and load its file"
+        )
+
+    def compile(self, Graph graph not None, device, properties):
+        cdef string native_device = _utf8(device)
+        cdef cmap[string, string] native_properties = _properties(properties)
+        cdef shared_ptr[CompiledModel] compiled
+        try:
+            with nogil:
+                compiled = self.native.get().compile(graph.native.get()[0], native_device, native_properties)
+        except RuntimeError as error:
+            raise errors.ModelError(
+                f"device {device} cannot compile {graph.name!r} with {dict(properties)}: {_reason(error)}"
+            ) from None
+        return _compiled(compiled)
+
+    def import_blob(self, bytes blob not None, device, properties):
+        cdef string native_blob = blob, native_device = _utf8(device)
+        cdef cmap[string, string] native_properties = _properties(properties)
+        cdef shared_ptr[CompiledModel] compiled
+        try:
+            with nogil:
+                compiled = self.native.get().import_blob(native_blob, native_device, native_properties)
+        except RuntimeError as error:
+            raise errors.ModelError(
+                f"device {device} cannot import the blob of {len(blob)} bytes: {_reason(error)}"
+            ) from None
+        return _compiled(compiled)
+
+
+cdef extern from *:
+    """
+    #include <typeinfo>
+    static const char* const ovengine_type_info_name = typeid(std::type_info).name();
+    """
+    const char* _type_info_name "ovengine_type_info_name"
+
+
+def fake_compiled(inputs, outputs, *, double service_time_us=0.0, double service_time_per_row_us=0.0, poison=None,
+                  uint32_t fail_every=0):
+    cdef FakeBehavior behavior
+    behavior.service_time_us = service_time_us
+    behavior.service_time_per_row_us = service_time_per_row_us
+    behavior.fail_every = fail_every
+    return _compiled(
+        make_fake(_native_ports(inputs), _native_ports(outputs), behavior, poison is not None, poison or 0.0)
+    )
+
+
+cdef vector[NativePort] _native_ports(object ports) except *:
+    cdef vector[NativePort] result
+    cdef NativePort port
+    for name, shape, dtype in ports:
+        if np.dtype(dtype) != np.float32:
+            raise errors.ModelError(f"the fake device computes in float32, port {name!r} is {np.dtype(dtype)}")
+        port.names = [_utf8(name)]
+        port.shape = [int(length) for length in shape]
+        port.dtype = b"f4"
+        port.rank_is_static = True
+        result.push_back(port)
+    return result
