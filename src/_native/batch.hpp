@@ -8,6 +8,7 @@
 #include <string>
 
 #include "completion.hpp"
+#include "failpoint.hpp"
 #include "free_list.hpp"
 #include "slab.hpp"
 
@@ -80,7 +81,9 @@ class Batch final : public Completion {
         }
     }
     bool cancel(std::uint32_t first) noexcept override {
-        return !done() && transition(first, RowState::live, RowState::cancelled);
+        if (done()) return false;
+        OVENGINE_FAILPOINT("Batch::cancel");
+        return transition(first, RowState::live, RowState::cancelled);
     }
     std::string failure(std::uint32_t first) const override {
         const auto found = failures_.find(first);

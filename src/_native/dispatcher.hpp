@@ -12,6 +12,7 @@
 
 #include "bounded_ring.hpp"
 #include "cost_table.hpp"
+#include "failpoint.hpp"
 #include "job.hpp"
 #include "platform/futex.hpp"
 #include "request.hpp"
@@ -127,6 +128,7 @@ class Dispatcher {
         // seq_cst: before the caller's look at the idle lanes, like ClaimWord::publish(). Counted before it is pushed,
         // so that the limit holds exactly.
         const std::int64_t before = waiting_.fetch_add(1, std::memory_order_seq_cst);
+        OVENGINE_FAILPOINT("Dispatcher::try_queue, counted");
         if ((options_.max_queue_size == 0 || before < options_.max_queue_size) && ring_.try_push(request)) return true;
         waiting_.fetch_sub(1, std::memory_order_relaxed);
         return false;
@@ -292,6 +294,7 @@ class Dispatcher {
                 return Taken::hold;
             }
         }
+        OVENGINE_FAILPOINT("Dispatcher::take, before seal");
         work.slot = &slot;
         work.rows = slot.word.seal();
         work.reason = work.rows == capacity_ ? LaneStats::full

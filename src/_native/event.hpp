@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "failpoint.hpp"
 #include "mailbox.hpp"
 #include "platform/futex.hpp"
 
@@ -37,8 +38,10 @@ class Event {
 
     // Happens, once. Returns the notices to be passed on; whoever calls set() owns them.
     Notice* set() noexcept {
+        OVENGINE_FAILPOINT("Event::set");
         // release: all that led here is visible to those who see kSet; acquire: not needed for the word itself.
         if (word_.exchange(kSet, std::memory_order_acq_rel) == kWaiting) platform::futex_wake_all(word_);
+        OVENGINE_FAILPOINT("Event::set, notices");
         return notices_.exchange(closed(), std::memory_order_acq_rel);  // pairs with try_attach()
     }
 

@@ -15,6 +15,7 @@
 #include "cost_table.hpp"
 #include "dispatcher.hpp"
 #include "executor.hpp"
+#include "failpoint.hpp"
 #include "platform/cpu.hpp"
 #include "platform/futex.hpp"
 #include "slab.hpp"
@@ -82,6 +83,7 @@ class Lane {
         if (foreign == nullptr) dispatcher_.give_back_gathered(work);
         if (slot->word.published() != work.rows) slot = await_published(slot, work.rows);
 
+        OVENGINE_FAILPOINT("Lane::run, published");
         set_current(&batch, work.rows);
         const std::int64_t start_ns = now_ns();
         std::uint32_t wanted = 0;
@@ -97,6 +99,7 @@ class Lane {
         if (foreign != nullptr) dispatcher_.give_back_gathered(work);
         record(batch, work, start_ns, end_ns);
         batch.complete();
+        OVENGINE_FAILPOINT("Lane::run, completed");
         set_current(nullptr, 0);
         batch.settle(work.rows);
     }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "failpoint.hpp"
 #include "platform/signal_fd.hpp"
 
 namespace ovengine {
@@ -33,6 +34,7 @@ class Mailbox {
             notice->next = head;
             // release: the notice's fields, and what the sender did before, are visible to take_all().
         } while (!head_.compare_exchange_weak(head, notice, std::memory_order_release, std::memory_order_relaxed));
+        OVENGINE_FAILPOINT("Mailbox::deliver, pushed");
         if (head == nullptr) signal_.raise();
     }
 

@@ -16,6 +16,7 @@
 
 #include "cost_table.hpp"
 #include "dispatcher.hpp"
+#include "failpoint.hpp"
 #include "idle_lanes.hpp"
 #include "job.hpp"
 #include "lane.hpp"
@@ -87,6 +88,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         ticket.rows = rows;
         ticket.slot = dispatcher_.try_claim(rows, ticket.row);
         if (ticket.slot != nullptr) {
+            OVENGINE_FAILPOINT("ModelCore::begin, claimed");
             ticket.batch = ticket.slot->batch;
             ticket.batch->begin(ticket.row, rows);
             return Admission::ok;
@@ -120,7 +122,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     Admission publish(Ticket& ticket, bool wake = true) {
         if (ticket.slot != nullptr) {
             Slot& slot = *std::exchange(ticket.slot, nullptr);
+            OVENGINE_FAILPOINT("ModelCore::publish");
             slot.word.publish(ticket.rows);
+            OVENGINE_FAILPOINT("ModelCore::publish, published");
             if (!wake) return Admission::ok;
             const std::uint32_t pending = dispatcher_.approx_pending_rows(slot);
             // A held batch needs a lane twice: when its clock starts and when it is full.
@@ -132,6 +136,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             abandon(ticket);
             return Admission::full;
         }
+        OVENGINE_FAILPOINT("ModelCore::publish, queued");
         // Closed in between: the lanes may be gone, and whoever comes last clears the ring.
         if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
         if (wake) notify(static_cast<std::uint32_t>(dispatcher_.approx_waiting()) + 1);
@@ -176,6 +181,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     void return_lane(int index) noexcept {
         const auto lane = static_cast<std::uint32_t>(index);
         idle_.put(lane);
+        OVENGINE_FAILPOINT("ModelCore::return_lane, put");
         // Others may have counted on this lane: its own thread goes on with what they left.
         if ((dispatcher_.has_work(false) || stopping_.load(std::memory_order_seq_cst)) && idle_.try_take(lane))
             signal(lane);
@@ -196,6 +202,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // Rows to be written in place and published later, or never. Like begin(), but the batch does not wait for long.
     Admission begin_lease(std::uint32_t rows, Ticket& ticket) {
         const Admission admission = begin(rows, ticket);
+        OVENGINE_FAILPOINT("ModelCore::begin_lease, begun");
         if (admission == Admission::ok && ticket.slot != nullptr) ticket.batch->lease(ticket.row, rows);
         return admission;
     }
@@ -268,6 +275,12 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         }
         return known != nullptr && known->event().try_attach(notice, notice);
     }
+    // Of a ticket whose outcome is known: the request, and with it the copy of its input, goes back to the pool.
+    void drop_request(Ticket& ticket) noexcept {
+        if (ticket.request == nullptr) return;
+        completion(ticket);
+        dispatcher_.drop(std::exchange(ticket.request, nullptr));
+    }
     std::byte* output(const Ticket& ticket, std::size_t port) const noexcept {
         if (ticket.job != nullptr) return ticket.job->output(port);
         return ticket.batch->output(port) + ticket.row * layout().outputs[port];
@@ -318,6 +331,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         if (!sealed_) {
             sealed_ = true;
             closed += close_rows(last);
+            OVENGINE_FAILPOINT("ModelCore::close, rows closed");
             last.batch->complete();
             last.batch->settle(rows);
         }
@@ -373,7 +387,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             }
             if (taken == Dispatcher::Taken::nothing && stopping_.load(std::memory_order_seq_cst)) break;
             const bool holding = taken == Dispatcher::Taken::hold;
+            OVENGINE_FAILPOINT("ModelCore::run_lane, before put");
             idle_.put(index);
+            OVENGINE_FAILPOINT("ModelCore::run_lane, put");
             if ((dispatcher_.has_work(holding) || stopping_.load(std::memory_order_seq_cst) || (holding && closing())) &&
                 idle_.try_take(index)) {
                 platform::relax();
@@ -442,6 +458,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         ticket.rows = job->rows();
         // A job is work for as many lanes as it has chunks.
         const std::uint32_t chunks = (job->rows() + job->chunk() - 1) / job->chunk();
+        OVENGINE_FAILPOINT("ModelCore::submit_job");
         dispatcher_.add(job);
         if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
         for (std::uint32_t i = 0; i < std::min<std::uint32_t>(chunks, static_cast<std::uint32_t>(lanes_.size())); ++i)

@@ -9,6 +9,7 @@
 
 #include "batch.hpp"
 #include "event.hpp"
+#include "failpoint.hpp"
 #include "platform/cpu.hpp"
 
 namespace ovengine {
@@ -62,6 +63,7 @@ class Request {
     // The owner's. False when a lane has it already.
     bool cancel() noexcept {
         if (!transition(State::queued, State::cancelled)) return false;
+        OVENGINE_FAILPOINT("Request::cancel");
         deliver_all(event_.set());
         return true;
     }
@@ -92,6 +94,7 @@ class Request {
         return state_.compare_exchange_strong(from, to, std::memory_order_acq_rel, std::memory_order_acquire);
     }
     void finish(State state) noexcept {
+        OVENGINE_FAILPOINT("Request::finish");
         state_.store(state, std::memory_order_release);  // pairs with state()
         Notice* const first = event_.set();
         if (first == nullptr) return;
