@@ -10,6 +10,8 @@ import pytest
 
 import models
 
+pytest_plugins = ["ovengine.testing"]
+
 
 @pytest.fixture(scope="session")
 def real_model() -> Callable[[str], Path]:

@@ -36,7 +36,7 @@ from ovengine.hookspecs import (
     SchedulerPolicy,
 )
 from ovengine.model import Model
-from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo
+from ovengine.plan import MAX_LANES, BatchAxis, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo
 from ovengine.plugins import Plugins
 
 BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
@@ -109,16 +109,16 @@ class Planner:
                 loaded = self._read_with(loader, source)
             except PluginError as error:
                 self.plugins.report_failure(loader, error, "asking the next loader")
-                refused.append(f"{loader.name} failed")
+                refused.append(str(error))
             except OvengineError:
                 raise  # the loader is fine, the model is not
             except Exception as error:  # from `can_load`: whatever a plugin may raise
                 self.plugins.report_failure(loader, error, "asking the next loader")
-                refused.append(f"{loader.name} failed")
+                refused.append(f"{loader.name}: {error}")
             else:
                 self.decide("loader", loader.name, "the first that takes this source")
                 return loaded
-        tried = f" ({', '.join(refused)})" if refused else ""
+        tried = f" ({'; '.join(refused)})" if refused else ""
         raise ModelError(
             f"no loader takes a source of type {type(source).__name__}{tried}; "
             "give a path, an openvino.Model, or the bytes of an ONNX model or blob"
@@ -198,6 +198,8 @@ class Planner:
                 raise PluginError(f"select chose {plan.device!r}; there are {', '.join(self.available_devices)}")
             if not isinstance(plan.lanes, int) or plan.lanes < 1:
                 raise PluginError(f"select planned {plan.lanes!r} lanes on {plan.device}")
+        if sum(plan.lanes for plan in plans) > MAX_LANES:
+            raise PluginError(f"select planned more than {MAX_LANES} lanes")
         return tuple(plans)
 
     # -- batches ------------------------------------------------------------------------------------------------------

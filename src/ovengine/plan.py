@@ -17,6 +17,9 @@ __all__ = ["BatchAxis", "BatchPlan", "Decision", "DevicePlan", "LanePlan", "Mode
 
 Mode = Literal["rows", "whole", "dynamic"]
 
+# The core keeps the idle lanes of a model in one 64-bit word.
+MAX_LANES = 64
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:

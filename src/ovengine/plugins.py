@@ -36,8 +36,8 @@ GROUP = "ovengine"
 BUILTINS = (
     "ovengine.builtin.model_loaders.frontend",
     "ovengine.builtin.model_loaders.openvino",
-    "ovengine.builtin.model_loaders.blob",
     "ovengine.builtin.model_loaders.onnx",
+    "ovengine.builtin.model_loaders.blob",
     "ovengine.builtin.model_loaders.ir",
     "ovengine.builtin.device_selectors.auto",
     "ovengine.builtin.batchers.none",
@@ -225,7 +225,7 @@ class Plugins:
         try:
             if isinstance(plugin, type):
                 raise PluginError("is a class; register an instance or a module")
-            self._manager.register(plugin)
+            self._manager.register(plugin, name=f"{len(self._sources)}:{source.name}")
             self._manager.check_pending()
             callers = self._manager.get_hookcallers(plugin) or []
             if not callers:
@@ -306,6 +306,9 @@ class Plugins:
                         _warn(f"{_title(entry.info)} failed in {hook}: {describe(error)}")
 
 
+_ABSENT = object()
+
+
 def _shape_problem(value: object, name: object, about: _Kind) -> str | None:
     """Why `value` is not a plugin object of this kind; None when it looks like one."""
     what = f"{about.hook} yielded {type(value).__name__}"
@@ -314,7 +317,7 @@ def _shape_problem(value: object, name: object, about: _Kind) -> str | None:
     if not isinstance(name, str) or not name:
         return f"{what} without a name"
     # Looked up statically: `native` may be a property that raises, which is reported when the policy is used.
-    missing = [a for a in about.attributes if inspect.getattr_static(value, a, None) is None]
+    missing = [a for a in about.attributes if inspect.getattr_static(value, a, _ABSENT) is _ABSENT]
     if missing:
         return f"{what} without {', '.join(missing)}"
     return None

@@ -8,7 +8,7 @@ from typing import Any
 from ovengine.config import Hint, close_matches, supported_config
 from ovengine.errors import PropertyError, UnknownDeviceError
 from ovengine.hookspecs import DeviceContext, DeviceSelector, hookimpl
-from ovengine.plan import DevicePlan, format_bytes
+from ovengine.plan import MAX_LANES, DevicePlan, format_bytes
 
 # Above this, the memory of one copy of the weights per lane weighs more than the microseconds that lanes
 # with a compiled model of their own save in each inference.
@@ -35,7 +35,8 @@ class AutoSelector:
         plans = []
         for device in devices:
             if is_cpu(device):
-                plans.append(cpu_plan(device, context, max(1, context.cpu_budget // cpus), why))
+                budget = max(1, context.cpu_budget // cpus)
+                plans.append(cpu_plan(device, context, budget, MAX_LANES // len(devices), why))
             else:
                 plans.append(accelerator_plan(device, context, why))
         return plans
@@ -86,7 +87,7 @@ def _matching(name: str, available: Sequence[str]) -> list[str]:
     return exact or [device for device in available if device.upper().startswith(name + ".")]
 
 
-def cpu_plan(device: str, context: DeviceContext, budget: int, why: str) -> DevicePlan:
+def cpu_plan(device: str, context: DeviceContext, budget: int, most_lanes: int, why: str) -> DevicePlan:
     """Lanes for a CPU: one per core for throughput, one with all cores for latency, or what `config` says."""
     config = supported_config(context.config, device, context.runtime)
     streams = _positive(config.pop("NUM_STREAMS", None), "NUM_STREAMS", automatic=("AUTO", -1))
@@ -100,7 +101,7 @@ def cpu_plan(device: str, context: DeviceContext, budget: int, why: str) -> Devi
     elif context.hint is Hint.LATENCY:
         lanes, reason = 1, f"latency: one lane with all {total} threads"
     else:
-        lanes, reason = total, f"{context.hint.value.lower()}: a lane for each of {total} cores"
+        lanes, reason = min(total, most_lanes), f"{context.hint.value.lower()}: a lane for each of {total} cores"
     per_lane = max(1, total // lanes)
     weights = context.graph.constant_bytes if context.graph else 0
     shared = lanes > 1 and weights > SHARE_WEIGHTS_BYTES
