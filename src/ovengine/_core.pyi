@@ -57,7 +57,7 @@ class Compiled:
     def property(self, name: str) -> Any: ...
     def export(self) -> bytes: ...
     def measure(self, *, min_runs: int = 3, max_seconds: float = 0.05) -> float:
-        """Median seconds of one `infer()`, inputs zeroed, after one warm-up run. Releases the GIL."""
+        """Least seconds of one `infer()`, inputs zeroed, after one warm-up run. Releases the GIL."""
     def run(self, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """One inference outside any lane; copies of all outputs. For probes at load time."""
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -41,7 +42,8 @@ inline void run_once(const CompiledModel& model, const std::vector<std::byte*>& 
     model.make_executor()->infer(0, inputs.data(), outputs.data());
 }
 
-// Median seconds of one infer() on zeroed inputs: after one warm-up, at least `min_runs` and as many as fit.
+// Least seconds of one infer() on zeroed inputs: after one warm-up, at least `min_runs` and as many as fit. The least,
+// because whatever else the machine does can only add to it.
 inline double measure(const CompiledModel& model, int min_runs, double max_seconds) {
     std::vector<std::size_t> in, out;
     for (const auto& port : model.inputs()) in.push_back(port_bytes(port));
@@ -49,18 +51,16 @@ inline double measure(const CompiledModel& model, int min_runs, double max_secon
     const Slab inputs(in, 1), outputs(out, 1);
     const auto executor = model.make_executor();
     executor->infer(0, inputs.ports(), outputs.ports());
-    std::vector<double> seconds;
+    double least = std::numeric_limits<double>::infinity();
     const auto begin = platform::Clock::now();
     auto last = begin;
-    do {
+    for (int run = 0; run < min_runs || std::chrono::duration<double>(last - begin).count() < max_seconds; ++run) {
         executor->infer(0, inputs.ports(), outputs.ports());
         const auto now = platform::Clock::now();
-        seconds.push_back(std::chrono::duration<double>(now - last).count());
+        least = std::min(least, std::chrono::duration<double>(now - last).count());
         last = now;
-    } while (static_cast<int>(seconds.size()) < min_runs ||
-             std::chrono::duration<double>(last - begin).count() < max_seconds);
-    std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
-    return seconds[seconds.size() / 2];
+    }
+    return least;
 }
 
 // Collects what a ModelCore is made of, one plain field at a time.

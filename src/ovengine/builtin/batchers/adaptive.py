@@ -10,22 +10,26 @@ from ovengine.hookspecs import BatchContext, Batcher, hookimpl
 from ovengine.plan import BatchPlan, format_bytes
 
 SIZES = (1, 4, 16, 64, 256)
-# A larger size must save this share of the time per row; less is lost again to padding and waiting.
+# Climbing goes on as long as a step saves this share of the time per row.
+STEP = 0.03
+# Of the sizes measured, the smallest that is this close to the best is the top: a larger one only adds latency.
+CLOSE = 0.05
+# A size below the top must cost this share less than the next one, or a partial batch may as well run there.
 GAIN = 0.10
 # Compiling and measuring stops when the next size would probably go beyond this.
 TIME_BUDGET_SECONDS = 3.0
 
 
 class AdaptiveBatcher:
-    """Climbs 1, 4, 16, 64, 256 as long as a row gets at least 10 % cheaper with each step."""
+    """Climbs 1, 4, 16, 64, 256 while rows get cheaper, then keeps what is about as good as the best."""
 
     name = "adaptive"
 
     def plan(self, context: BatchContext) -> BatchPlan:
-        """Measure, stop where it no longer pays, drop steps that save too little to be worth their memory."""
+        """Measure until it no longer pays; drop what saves too little to be worth its memory and latency."""
         delay_us = context.max_queue_delay_us or 0
         cost: dict[int, float] = {}
-        why = "every step made a row at least 10 % cheaper"
+        why = "every step made a row cheaper"
         begin = previous = time.perf_counter()
         for size in candidates(context.max_batch_size):
             weights = context.constant_bytes * context.compiled_copies * (len(cost) + 1)
@@ -40,19 +44,17 @@ class AdaptiveBatcher:
                 why = f"the model refuses batch size {size}: {error}"
                 break
             now = time.perf_counter()
-            if cost:
-                top = max(cost)
-                before, after = cost[top] / top * 1e6, seconds / size * 1e6
-                if after > (1 - GAIN) * before:
-                    why = f"{before:.3g} us a row at {top}, {after:.3g} at {size}: {_verdict(before, after)}"
-                    break
+            best = min(cost, key=lambda known: cost[known] / known, default=None)
             cost[size] = seconds
+            if best is not None and seconds / size > (1 - STEP) * cost[best] / best:
+                why = f"{cost[best] / best * 1e6:.3g} us a row at {best}, {seconds / size * 1e6:.3g} at {size}"
+                break
             # The next size takes about as long to compile, and four times as long to run.
             if now - begin + 4 * (now - previous) > TIME_BUDGET_SECONDS:
                 why = f"measuring a further size would take too long (limit {TIME_BUDGET_SECONDS:g} s)"
                 break
             previous = now
-        cost = drop_idle_steps(cost)
+        cost = drop_idle_steps(up_to_top(cost))
         cost_us = {size: seconds * 1e6 for size, seconds in cost.items()}
         return BatchPlan(tuple(cost_us), cost_us, delay_us, why)
 
@@ -62,6 +64,13 @@ def candidates(limit: int | None) -> tuple[int, ...]:
     if limit is None:
         return SIZES
     return (*(size for size in SIZES if size == 1 != limit or size * 2 <= limit), limit)
+
+
+def up_to_top(cost: dict[int, float]) -> dict[int, float]:
+    """The sizes up to the smallest whose time per row is close to the best."""
+    best = min(seconds / size for size, seconds in cost.items())
+    top = min(size for size, seconds in cost.items() if seconds / size <= (1 + CLOSE) * best)
+    return {size: seconds for size, seconds in cost.items() if size <= top}
 
 
 def drop_idle_steps(cost: dict[int, float]) -> dict[int, float]:
@@ -76,10 +85,6 @@ def drop_idle_steps(cost: dict[int, float]) -> dict[int, float]:
         if size == 1 or cost[size] < (1 - GAIN) * cost[above]
     }
     return {**kept, sizes[-1]: cost[sizes[-1]]}
-
-
-def _verdict(before: float, after: float) -> str:
-    return "dearer" if after > before else "not worth the wait"
 
 
 @hookimpl
