@@ -169,7 +169,7 @@ HOOKS = [name for name in hookspecs.__all__ if name.startswith("ovengine_")]
 def test_every_hook_is_documented_and_has_a_test_of_its_own(hook: str) -> None:
     assert f"test_{hook}" in globals()
     page = (Path(__file__).parent.parent / "docs" / "hooks.md").read_text()
-    section = re.search(rf"^## {hook}\((?P<arguments>.*)\)$(?P<text>.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    section = re.search(rf"^## {hook}\((?P<arguments>[^)]*)\)$(?P<text>.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert section, f"docs/hooks.md has no section '## {hook}(...)'"
     assert section["arguments"] == ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
     assert "```python" in section["text"]
@@ -438,7 +438,9 @@ def test_a_failing_observer_does_not_fail_what_it_observes(ovengine_engine: Make
         raise RuntimeError("boom")
 
     seen: list[Any] = []
-    engine = ovengine_engine(module(ovengine_model_loaded=lambda model: seen.append(1)), module(ovengine_model_loaded=fail))
+    engine = ovengine_engine(
+        module(ovengine_model_loaded=lambda model: seen.append(1)), module(ovengine_model_loaded=fail)
+    )
     with pytest.warns(PluginWarning, match="failed in ovengine_model_loaded: RuntimeError: boom"):
         engine.load(mlp(*TINY_MLP))
     assert seen == [1]

@@ -1,0 +1,188 @@
+"""The sample packages in plugins/, installed into a scratch directory and used through their entry points."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import models
+
+PLUGINS = Path(__file__).parent.parent / "plugins"
+SAMPLES = ("loader", "selector", "batcher", "policy")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with all sample packages, and one broken one, installed."""
+    root = tmp_path_factory.mktemp("scratch")
+    sources = []
+    for sample in SAMPLES:
+        # A copy: building leaves files beside the sources.
+        source = root / "sources" / sample
+        shutil.copytree(PLUGINS / f"ovengine-sample-{sample}", source)
+        sources.append(str(source))
+    broken = root / "sources" / "broken"
+    broken.mkdir()
+    (broken / "ovengine_broken.py").write_text("raise RuntimeError('broken on purpose')\n")
+    (broken / "pyproject.toml").write_text(
+        "[project]\nname = 'ovengine-broken'\nversion = '9'\n"
+        "[project.entry-points.ovengine]\nbroken = 'ovengine_broken'\n"
+        "[tool.setuptools]\npy-modules = ['ovengine_broken']\n"
+    )
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    target = root / "target"
+    installed = subprocess.run(
+        [*command, "--no-index", "--target", str(target), *sources, str(broken)], capture_output=True, text=True
+    )
+    assert installed.returncode == 0, installed.stderr
+    return target
+
+
+@pytest.fixture
+def run(scratch: Path, tmp_path: Path) -> Run:
+    """Run Python code in a process of its own that has the scratch packages; fails when the code does."""
+
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join(filter(None, [str(scratch), os.environ.get("PYTHONPATH")]))
+        result = subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=120,
+            env={**os.environ, "PYTHONPATH": path, **environment},
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    return call
+
+
+def test_a_third_party_loader(run: Run, tmp_path: Path, real_model: Callable[[str], Path]) -> None:
+    import gzip
+
+    packed = tmp_path / "vad.onnx.gz"
+    packed.write_bytes(gzip.compress(real_model("silero_vad").read_bytes()))
+    code = f"""
+import ovengine
+model = ovengine.load({str(packed)!r})
+assert "loader: onnx.gz" in str(model.plan), model.plan
+assert [tensor.name for tensor in model.inputs] == ["input", "state"]
+"""
+    run("-c", code)
+
+
+def test_a_third_party_selector(run: Run, tiny_mlp: Path) -> None:
+    code = f"""
+import ovengine
+model = ovengine.load({str(tiny_mlp)!r}, device_selector="quiet")
+assert len(model.plan.lanes) == 1, model.plan
+assert "the other cores stay free" in str(model.plan)
+"""
+    run("-c", code)
+
+
+def test_a_third_party_batcher(run: Run, tiny_mlp: Path) -> None:
+    code = f"""
+import ovengine
+model = ovengine.load({str(tiny_mlp)!r}, batcher="within_10_ms", max_batch_size=8)
+assert model.plan.ladder == (1, 2, 4, 8), model.plan
+"""
+    run("-c", code)
+
+
+def test_a_third_party_policy_in_c_decides_for_each_batch(run: Run, tiny_mlp: Path) -> None:
+    code = f"""
+import numpy as np, ovengine, ovengine_sample_policy
+model = ovengine.load({str(tiny_mlp)!r}, scheduler="fewest_rows", config={{"NUM_STREAMS": 2}})
+assert model.plan.scheduler == "fewest_rows"
+rows = np.random.default_rng(0).standard_normal((500, 16), np.float32)
+expected = model.infer_rows(rows)["y"]
+for row, result in zip(expected, model.map(rows)):
+    np.testing.assert_allclose(result["y"], row, rtol=0.05, atol=0.05)
+for row in rows[:20]:  # one after the other, so that both lanes are idle and there is something to decide
+    model.submit(row).result()
+assert ovengine_sample_policy.decisions() > 0
+model.close()
+"""
+    run("-c", code)
+
+
+def test_a_policy_of_another_abi_version_is_refused_and_replaced(run: Run, tiny_mlp: Path) -> None:
+    code = f"""
+import ctypes, warnings, ovengine, ovengine_sample_policy
+make = ctypes.pythonapi.PyCapsule_New
+make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+get = ctypes.pythonapi.PyCapsule_GetPointer
+get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+address = get(ovengine_sample_policy.FewestRows().native, b"ovengine.policy")
+copy = (ctypes.c_uint32 * 10).from_buffer_copy((ctypes.c_uint32 * 10).from_address(address))
+copy[0] = 999
+class Future:
+    name, native = "future", make(ctypes.addressof(copy), b"ovengine.policy", None)
+class Plugin:
+    @ovengine.hookimpl
+    def ovengine_scheduler_policies(self):
+        return [Future()]
+engine = ovengine.Engine(plugins=[Plugin()])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model = engine.load({str(tiny_mlp)!r}, scheduler="future")
+assert model.plan.scheduler == "priority", model.plan
+assert any("999" in str(warning.message) for warning in caught), [str(w.message) for w in caught]
+engine.close()
+"""
+    run("-c", code)
+
+
+def test_the_command_line_lists_them_and_the_broken_one_stops_nothing(run: Run) -> None:
+    result = run("-m", "ovengine", "plugins", "--json")
+    listed = {(info["source"], info["name"]): info for info in json.loads(result.stdout)}
+    for name, kind in (
+        ("onnx.gz", "model_loader"),
+        ("quiet", "device_selector"),
+        ("within_10_ms", "batcher"),
+        ("fewest_rows", "scheduler_policy"),
+    ):
+        (info,) = [info for (_, listed_name), info in listed.items() if listed_name == name]
+        assert (info["kind"], info["version"], info["status"]) == (kind, "0.1.0", "ok")
+        assert info["source"].startswith("ovengine-sample-")
+    broken = listed["ovengine-broken", "broken"]
+    assert (broken["status"], broken["version"]) == ("broken", "9")
+    assert "broken on purpose" in broken["reason"]
+    assert "ovengine-broken" in result.stderr
+
+
+def test_a_disabled_distribution_is_left_out(run: Run) -> None:
+    disabled = "ovengine_sample_batcher,broken"
+    result = run("-m", "ovengine", "plugins", "--json", OVENGINE_DISABLED_PLUGINS=disabled)
+    status = {info["name"]: info["status"] for info in json.loads(result.stdout)}
+    assert (status["sample-batcher"], status["broken"], status["quiet"]) == ("disabled", "disabled", "ok")
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_the_samples_own_tests_pass(run: Run, sample: str) -> None:
+    tests = PLUGINS / f"ovengine-sample-{sample}" / "tests"
+    run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tests), "-c", os.devnull, str(tests))
+
+
+def test_the_reference_mlps_of_tests_and_of_the_package_are_the_same() -> None:
+    import numpy as np
+
+    import ovengine
+    from ovengine.testing import TINY_MLP, mlp
+
+    x = np.ones((2, 16), np.float32)
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    with ovengine.load(mlp(*TINY_MLP), config=precise) as a, ovengine.load(models.mlp(*TINY_MLP), config=precise) as b:
+        np.testing.assert_allclose(a(x)["y"], b(x)["y"], rtol=1e-6)
