@@ -91,8 +91,8 @@ class OpenvinoExecutor final : public Executor {
         for (std::size_t i = 0; i < outputs_.size(); ++i) {
             const ov::Tensor tensor = shaped_.get_output_tensor(i);
             const auto* data = static_cast<const std::byte*>(tensor.data());
-            results.push_back({{tensor.get_shape().begin(), tensor.get_shape().end()},
-                               {data, data + tensor.get_byte_size()}});
+            const ov::Shape shape = tensor.get_shape();  // once: each call may make it anew
+            results.push_back({{shape.begin(), shape.end()}, {data, data + tensor.get_byte_size()}});
         }
         return results;
     }
