@@ -283,10 +283,10 @@ class _AsyncMap:
             while (done := self._take_done()) is not None:
                 yield await done
             while len(self._pending) >= self._window:
-                yield await self._take_next()
+                yield await self._next_result()
             self._pending.append(await self._submit_when_room(inputs))
         while self._pending:
-            yield await self._take_next()
+            yield await self._next_result()
 
     async def _over_async(self, iterable: AsyncIterable[Inputs]) -> AsyncGenerator[Result, None]:
         import asyncio  # who calls this has it loaded already; `import ovengine` should not
@@ -303,8 +303,7 @@ class _AsyncMap:
                 if following is None and not self._pending:
                     return
                 # The next item may be long in coming; results must not wait for it.
-                waiting: list[Any] = self._awaited() if following is None else [following, *self._awaited()]
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                await _any_done(self._awaited() if following is None else [following, *self._awaited()])
                 if following is not None and following.done():
                     try:
                         inputs = following.result()
@@ -324,17 +323,15 @@ class _AsyncMap:
             self._pending.remove(done)
         return done
 
-    async def _take_next(self) -> Future:
+    async def _next_result(self) -> Result:
         """The result that may be yielded next."""
         if self._ordered:
-            return self._pending.popleft()
-        import asyncio
-
+            return await self._pending.popleft()
         while (done := self._take_done()) is None:
-            await asyncio.wait(self._awaited(), return_when=asyncio.FIRST_COMPLETED)
-        return done
+            await _any_done(self._awaited())
+        return await done
 
-    def _awaited(self) -> list[Any]:
+    def _awaited(self) -> list[Future]:
         """Any of those in flight, or only the oldest one where the order is kept."""
         return [self._pending[0]] if self._ordered and self._pending else list(self._pending)
 
@@ -345,8 +342,30 @@ class _AsyncMap:
             try:
                 return self._model.ainfer(inputs)
             except QueueFull:
-                unfinished: list[Any] = [future for future in self._pending if not future.done()]
+                unfinished = [future for future in self._pending if not future.done()]
                 if unfinished:
-                    await asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
+                    await _any_done(unfinished)
                 else:
                     await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _any_done(futures: Sequence[Any]) -> None:
+    """Wait for the first of several futures, asyncio's or ovengine's.
+
+    `asyncio.wait` would do from Python 3.11 on; before, it makes a task of each that outlives the wait.
+    """
+    import asyncio
+
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake(_: object) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    for future in futures:
+        future.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        for future in futures:
+            future.remove_done_callback(wake)

@@ -35,6 +35,7 @@ import select
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Mapping
 
 import numpy as np

@@ -70,10 +70,15 @@ cdef cnp.ndarray _to_array(object value, PortSpec spec):
             raise errors.InputTypeError(
                 f"input {spec.name!r} takes numbers of dtype {spec.dtype}, not {array.dtype}"
             )
-        # A list of Python ints has no dtype of its own that the user chose; its values decide.
-        if not np.can_cast(array.dtype, spec.dtype, "same_kind") and not (
-            not isinstance(value, (np.ndarray, np.generic)) and array.dtype.kind in "iu" and spec.dtype.kind in "iu"
-        ):
+        if not isinstance(value, (np.ndarray, np.generic)) and array.dtype.kind in "iu" and spec.dtype.kind in "iu":
+            # A list of Python ints has no dtype of its own that the user chose; its values decide.
+            limits = np.iinfo(spec.dtype)
+            if array.size and (array.min() < limits.min or array.max() > limits.max):
+                raise errors.InputError(
+                    f"input {spec.name!r} has values from {array.min()} to {array.max()}; {spec.dtype} holds "
+                    f"{limits.min} to {limits.max}"
+                )
+        elif not np.can_cast(array.dtype, spec.dtype, "same_kind"):
             raise errors.InputTypeError(
                 f"input {spec.name!r} has dtype {array.dtype}, which does not cast to {spec.dtype} by the rule "
                 f"same_kind; convert it yourself if that is meant: array.astype('{spec.dtype}')"

@@ -15,9 +15,15 @@ cdef class Future:
     cdef bint _callbacks_done
     cdef int _waiters             # threads that look at the ticket without the GIL
 
+    def __init__(self):
+        raise TypeError("a Future comes from model.submit(), ainfer() or lease.submit()")
+
+    def __reduce__(self):
+        raise TypeError("a Future belongs to its process and cannot be pickled; pickle the arrays of its result")
+
     def __dealloc__(self):
-        cdef Job* job
-        if self._model is None:
+        # In the child of a fork nobody is there to give anything back to.
+        if self._model is None or self._model.core.get().forked():
             return
         if self._kept is not None:
             self._give_up_kept()
@@ -27,8 +33,6 @@ cdef class Future:
         # The core may be reading the caller's arrays: they go only when it no longer does, which takes one inference
         # at most.
         cdef Ticket ticket = self._ticket
-        if self._model.core.get().forked():
-            return
         ModelCore.cancel(ticket)
         if ticket.job != NULL:
             with nogil:
@@ -47,12 +51,12 @@ cdef class Future:
         return ModelCore.outcome(self._ticket)
 
     cdef int _wait(self, object timeout) except -1:
+        return self._wait_until(_deadline(timeout), timeout)
+
+    cdef int _wait_until(self, Deadline deadline, object timeout) except -1:
         """Until the outcome is known. Raises InferenceTimeout, or what a signal handler raises."""
-        cdef Deadline deadline
         cdef WaitResult waited
         cdef Ticket ticket
-        if timeout is not None:
-            deadline = deadline_after(timeout)
         while self._outcome() == Outcome.pending:
             if self._model.core.get().forked():
                 raise _closed_error(self._model)
@@ -77,11 +81,10 @@ cdef class Future:
                 # Another thread still waits on this ticket: it stays, and the result gets references of its own.
                 ModelCore.completion(ticket).retain(1 if ticket.job != NULL else ticket.rows)
                 ticket.request = NULL
-            elif self._kept is None:
-                self._ticket = Ticket()
             else:
                 self._kept = None
                 self._ticket = Ticket()
+                self._model.core.get().drop_request(ticket)
             self._result = _make_result(self._model, ticket, self._rows, self._single)
         return self._result
 
@@ -133,18 +136,25 @@ cdef class Future:
             self._run_callbacks()
         return True
 
-    def add_done_callback(self, fn):
-        if self._outcome() == Outcome.pending:
-            if self._callbacks is None:
-                self._callbacks = []
-                if not _callbacks().attach(self._ticket, self):
-                    # Done, or in a batch that is about to say so.
-                    self._wait(None)
-                    self._callbacks_done = True
-            if not self._callbacks_done:
+    def add_done_callback(self, fn, *, context=None):
+        """Calls `fn(future)` when the outcome is known: on the event loop that this is called from, if any; otherwise
+        on a thread of ovengine's, or at once when the outcome is known already."""
+        loop = asyncio._get_running_loop()
+        if loop is not None:
+            fn = _OnLoop(fn, loop, context or contextvars.copy_context())
+        elif context is not None:
+            fn = _InContext(fn, context)
+        if self._outcome() == Outcome.pending and not self._callbacks_done:
+            if self._callbacks is not None:
                 self._callbacks.append(fn)
                 return
-        _call(fn, self)
+            self._callbacks = [fn]
+            if self._attach(_callbacks(), self):
+                return
+            # Done, or in a batch that is about to say so; another thread may have added to the list meanwhile.
+            self._run_callbacks()
+        else:
+            _call(fn, self)
 
     def remove_done_callback(self, fn):
         if self._callbacks is None:
@@ -157,10 +167,14 @@ cdef class Future:
         if self._outcome() == Outcome.pending:
             # A request that left the ring at the moment its batch ended: its outcome is a moment away.
             self._wait(None)
-        callbacks, self._callbacks = self._callbacks, []
         self._callbacks_done = True
-        for fn in callbacks or ():
-            _call(fn, self)
+        while self._callbacks:
+            _call(self._callbacks.pop(0), self)
+
+    cdef bint _attach(self, _Mailbox mailbox, object receiver) except -1:
+        if self._model.core.get().forked():
+            raise _closed_error(self._model)
+        return mailbox.attach(self._ticket, receiver)
 
     def __await__(self):
         cdef _Awaiter awaiter = _Awaiter.__new__(_Awaiter)
@@ -181,6 +195,38 @@ cdef _call(fn, Future future):
     except Exception:
         # As concurrent.futures does: a callback's failure is its own affair, but never silent.
         _logger.exception("the done callback %r of %r failed", fn, future)
+
+
+class _InContext:
+    """A done callback with a context to run it in; equal to the bare function, for remove_done_callback."""
+    __slots__ = ("context", "fn")
+
+    def __init__(self, fn, context):
+        self.fn = fn
+        self.context = context
+
+    def __call__(self, future):
+        self.context.run(self.fn, future)
+
+    def __eq__(self, other):
+        return self.fn == other
+
+    __hash__ = None
+
+
+class _OnLoop(_InContext):
+    """A done callback that was added on an event loop and runs there, as asyncio's own do."""
+    __slots__ = ("loop",)
+
+    def __init__(self, fn, loop, context):
+        super().__init__(fn, context)
+        self.loop = loop
+
+    def __call__(self, future):
+        try:
+            self.loop.call_soon_threadsafe(self.fn, future, context=self.context)
+        except RuntimeError:
+            _logger.debug("the loop of the done callback %r is closed", self.fn)
 
 
 cdef inline Future _make_future(NativeModel model, Ticket& ticket, bint single):
@@ -217,6 +263,8 @@ cdef class _Awaiter:
             if outcome != Outcome.ok:
                 raise self.future._error(outcome)
             raise StopIteration(self.future._take_result())
+        if self.future._model.core.get().forked():
+            raise _closed_error(self.future._model)
         self.loop = asyncio.get_running_loop()
         self._asyncio_future_blocking = True
         return self
@@ -278,18 +326,19 @@ cdef class _Awaiter:
 def as_completed(futures, timeout=None):
     cdef Future future
     cdef _Mailbox mailbox = _Mailbox()
+    _deadline(timeout)  # refuses what is no time
     deadline = None if timeout is None else time.monotonic() + timeout
     pending = set()
-    finished = []
+    finished = deque()
     try:
         for future in set(futures):
-            if future._outcome() == Outcome.pending and mailbox.attach(future._ticket, future):
+            if future._outcome() == Outcome.pending and future._attach(mailbox, future):
                 pending.add(future)
             else:
                 finished.append(future)
         while True:
             while finished:
-                future = finished.pop()
+                future = finished.popleft()
                 if future._outcome() == Outcome.pending:
                     future._wait(None)  # microseconds: it was in the ring when its batch ended
                 yield future
@@ -306,10 +355,13 @@ def as_completed(futures, timeout=None):
 cdef _wait_readable(_Mailbox mailbox, object deadline, str late):
     poll = select.poll()
     poll.register(mailbox.fd(), select.POLLIN)
-    # Once without waiting, so that a timeout of 0 looks before it gives up.
-    left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1e3
-    if not poll.poll(left):
-        raise errors.InferenceTimeout(late)
+    while True:
+        # Polled once in any case, so that a timeout of 0 looks before it gives up; never for more than poll() takes.
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if poll.poll(None if left is None else min(left, 1e6) * 1e3):
+            return
+        if left < 1e6:
+            raise errors.InferenceTimeout(late)
 
 
 def wait(futures, timeout=None, return_when="ALL_COMPLETED"):
@@ -343,4 +395,7 @@ def wait(futures, timeout=None, return_when="ALL_COMPLETED"):
         pass
     finally:
         completed.close()
+    for future in everything:
+        if future._outcome() != Outcome.pending:
+            done.add(future)
     return done, everything - done

@@ -11,6 +11,9 @@ cdef class Lease:
     def __init__(self):
         raise TypeError("a lease comes from model.lease()")
 
+    def __reduce__(self):
+        raise TypeError("a Lease is native memory and cannot be pickled")
+
     def __dealloc__(self):
         if self._open:
             self._model.core.get().abandon_lease(self._ticket)

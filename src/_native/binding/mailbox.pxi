@@ -54,16 +54,17 @@ cdef list _abandoned = []
 
 
 cdef _abandon(_Mailbox mailbox):
+    _abandoned.append(mailbox)
     _sweep_abandoned()
-    mailbox.take()
-    if mailbox.outstanding:
-        _abandoned.append(mailbox)
 
 
 cdef _sweep_abandoned():
     cdef _Mailbox mailbox
     global _abandoned
-    for mailbox in _abandoned:
+    with _loop_lock:
+        for closed in [loop for loop in _loop_mailboxes if loop.is_closed()]:
+            _abandoned.append(_loop_mailboxes.pop(closed))
+    for mailbox in list(_abandoned):
         mailbox.take()
     _abandoned = [mailbox for mailbox in _abandoned if mailbox.outstanding]
 
@@ -91,9 +92,8 @@ cdef _LoopMailbox _new_loop_mailbox(object loop):
     cdef _LoopMailbox mailbox = _LoopMailbox()
     mailbox.loop = loop
     loop.add_reader(mailbox.fd(), mailbox._deliver)
+    _sweep_abandoned()
     with _loop_lock:
-        for gone in [known for known in _loop_mailboxes if known.is_closed()]:
-            _abandon(_loop_mailboxes.pop(gone))
         _loop_mailboxes[loop] = mailbox
     return mailbox
 
@@ -107,7 +107,14 @@ cdef class _CallbackMailbox(_Mailbox):
         while True:
             poll.poll()
             for future in self.take():
-                future._run_callbacks()
+                while True:
+                    try:
+                        future._run_callbacks()
+                        break
+                    except BaseException:
+                        # sys.exit() in a callback ends neither this thread nor the callbacks behind it.
+                        _logger.exception("a done callback of %r raised", future)
+            future = None  # or the last one would be held until the next
 
 
 cdef _CallbackMailbox _callback_mailbox = None
@@ -128,6 +135,8 @@ cdef _CallbackMailbox _callbacks():
 def _forget_after_fork():
     """In the child of a fork: the parent's threads and loops are not here."""
     global _callback_mailbox, _loop_lock, _callback_lock
+    for model in list(_models):
+        model.mark_forked()
     _callback_mailbox = None
     _loop_mailboxes.clear()
     _loop_lock = threading.Lock()

@@ -20,6 +20,15 @@ cdef void _release_capsule(void* owner) noexcept nogil:
         Py_DECREF(<object>owner)
 
 
+cdef Deadline _deadline(object timeout) except *:
+    """The moment `timeout` seconds from now; none for None."""
+    if timeout is None:
+        return Deadline()
+    if timeout != timeout:
+        raise errors.InputError("the timeout is not a number")
+    return deadline_after(timeout)
+
+
 cdef object _queue_full(NativeModel model):
     model._rejected_full += 1
     return errors.QueueFull(
@@ -49,6 +58,7 @@ cdef class NativeModel:
     cdef PortSpec _only_input     # where there is one: the fast way in
     cdef tuple _devices
     cdef uint32_t _max_queue_size
+    cdef double _slowest_s        # measured time of one inference of the largest size
     cdef bint _closed
     cdef long _rejected_full, _rejected_input, _rejected_closed, _timeouts
     cdef object __weakref__
@@ -74,6 +84,7 @@ cdef class NativeModel:
         sizes = sorted(cost_us)
         builder.sizes = sizes
         builder.cost_us = [float(cost_us[size]) for size in sizes]
+        self._slowest_s = max(builder.cost_us) * 1e-6
         builder.max_queue_size = self._max_queue_size = max_queue_size or 0
         builder.max_queue_delay_ns = <int64_t>(max_queue_delay_us) * 1000
         self._devices = tuple(dict.fromkeys([device for device, _ in lanes]))
@@ -111,6 +122,9 @@ cdef class NativeModel:
             raise errors.PluginError("the policy has no select_lane")
         Py_INCREF(policy)
         builder.set_native_policy(native, _release_capsule, <void*><PyObject*>policy)
+
+    def __reduce__(self):
+        raise TypeError("a model is threads and compiled code and cannot be pickled; load it where it is needed")
 
     def __dealloc__(self):
         if self.core.get() == NULL or self.core.get().forked() or self._closed:
@@ -152,24 +166,26 @@ cdef class NativeModel:
             return True
         return False
 
-    cdef int _begin(self, uint32_t rows, Ticket& ticket, bint may_wait, object timeout) except -1:
+    cdef int _begin(self, uint32_t rows, Ticket& ticket, bint may_wait, Deadline deadline, object timeout) except -1:
         cdef Admission admission = self.core.get().begin(rows, ticket)
-        cdef Deadline deadline
-        cdef WaitResult waited
         while admission != Admission.ok:
-            if admission == Admission.closed:
-                raise _closed_error(self)
-            if self._max_queue_size != 0 or not may_wait:
-                raise _queue_full(self)
-            if timeout is not None:
-                deadline = deadline_after(timeout)
-            with nogil:
-                waited = self.core.get().wait_for_room(deadline)
-            PyErr_CheckSignals()
-            if waited == WaitResult.timed_out:
-                self._timeouts += 1
-                raise errors.InferenceTimeout(f"no room in the queue of model {self.name!r} within {timeout} s")
+            self._wait_for_room(admission, may_wait, deadline, timeout)
             admission = self.core.get().begin(rows, ticket)
+        return 0
+
+    cdef int _wait_for_room(self, Admission refused, bint may_wait, Deadline deadline, object timeout) except -1:
+        """Where that helps, and the caller may; otherwise raises what was the matter."""
+        cdef WaitResult waited
+        if refused == Admission.closed:
+            raise _closed_error(self)
+        if self._max_queue_size != 0 or not may_wait:
+            raise _queue_full(self)
+        with nogil:
+            waited = self.core.get().wait_for_room(deadline)
+        PyErr_CheckSignals()
+        if waited == WaitResult.timed_out:
+            self._timeouts += 1
+            raise errors.InferenceTimeout(f"no room in the queue of model {self.name!r} within {timeout} s")
         return 0
 
     cdef int _fill(self, Ticket& ticket, object inputs, list arrays) except -1:
@@ -200,8 +216,8 @@ cdef class NativeModel:
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
             if rows > self._capacity or self._mode == DYNAMIC:
-                return self._submit_job(arrays, rows, single, not share_inputs)
-        self._begin(rows, ticket, may_wait, None)
+                return self._submit_job(arrays, rows, single, not share_inputs, may_wait, Deadline(), None)
+        self._begin(rows, ticket, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
             if arrays is None:
                 arrays = [inputs]
@@ -213,14 +229,15 @@ cdef class NativeModel:
             self._fill(ticket, inputs, arrays)
         while self.core.get().publish(ticket) == Admission.full:
             # Another thread took the last place after begin(): back to waiting for one.
-            self._begin(rows, ticket, may_wait, None)
+            self._begin(rows, ticket, may_wait, Deadline(), None)
             kept = None
             self._fill(ticket, inputs, arrays)
         future = _make_future(self, ticket, single)
         future._kept = kept
         return future
 
-    cdef Future _submit_job(self, list arrays, uint32_t rows, bint single, bint copy):
+    cdef Future _submit_job(self, list arrays, uint32_t rows, bint single, bint copy, bint may_wait,
+                            Deadline deadline, object timeout):
         cdef vector[byte*] pointers
         cdef vector[ShapedInput] shaped
         cdef ShapedInput shaped_input
@@ -243,12 +260,14 @@ cdef class NativeModel:
                 shaped.push_back(shaped_input)
             else:
                 pointers.push_back(<byte*>cnp.PyArray_DATA(array))
-        if self._mode == DYNAMIC:
-            admission = self.core.get().submit_shaped(shaped, ticket)
-        else:
-            admission = self.core.get().submit_rows(pointers, rows, ticket)
-        if admission != Admission.ok:
-            raise _closed_error(self)
+        while True:
+            if self._mode == DYNAMIC:
+                admission = self.core.get().submit_shaped(shaped, ticket)
+            else:
+                admission = self.core.get().submit_rows(pointers, rows, ticket)
+            if admission == Admission.ok:
+                break
+            self._wait_for_room(admission, may_wait, deadline, timeout)
         future = _make_future(self, ticket, single)
         future._kept = kept
         return future
@@ -271,15 +290,15 @@ cdef class NativeModel:
         cdef Ticket ticket
         cdef list arrays = None
         cdef int lane
-        cdef Future future
+        cdef Deadline deadline = _deadline(timeout)
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
             if rows > self._capacity or self._mode == DYNAMIC:
-                return self._finish(self._submit_job(arrays, rows, single, False), timeout)
-        lane = self.core.get().try_borrow_lane()
+                return self._run_job(arrays, rows, single, deadline, timeout)
+        lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:
             try:
-                self._begin(rows, ticket, False, None)
+                self._begin(rows, ticket, False, deadline, timeout)
                 self._fill(ticket, inputs, arrays)
             except BaseException:
                 self.core.get().return_lane(lane)
@@ -288,20 +307,27 @@ cdef class NativeModel:
                 with nogil:
                     self.core.get().run_borrowed(lane)
                 if ModelCore.outcome(ticket) == Outcome.ok:
+                    self.core.get().drop_request(ticket)
                     return _make_result(self, ticket, rows, single)
-                return self._finish(_make_future(self, ticket, single), timeout)
+                return self._finish(_make_future(self, ticket, single), deadline, timeout)
             self.core.get().return_lane(lane)
-        self._begin(rows, ticket, True, timeout)
+        self._begin(rows, ticket, True, deadline, timeout)
         self._fill(ticket, inputs, arrays)
         while self.core.get().publish(ticket) == Admission.full:
-            self._begin(rows, ticket, True, timeout)
+            self._begin(rows, ticket, True, deadline, timeout)
             self._fill(ticket, inputs, arrays)
-        return self._finish(_make_future(self, ticket, single), timeout)
+        return self._finish(_make_future(self, ticket, single), deadline, timeout)
 
-    cdef Result _finish(self, Future future, object timeout):
+    cdef inline bint _may_run(self, object timeout) except -1:
+        """May a blocking caller run its batch itself? Meanwhile neither its timeout nor a signal can reach it: only
+        for inferences that are short, also beside the timeout."""
+        return self._slowest_s < 0.01 and (timeout is None or timeout > 10 * self._slowest_s)
+
+    cdef Result _finish(self, Future future, Deadline deadline, object timeout):
         """The blocking caller's wait; a request that it stops waiting for is given up."""
         try:
-            return future.result(timeout)
+            future._wait_until(deadline, timeout)
+            return future.result()
         except errors.InferenceTimeout:
             future.cancel()
             self._timeouts += 1
@@ -318,7 +344,12 @@ cdef class NativeModel:
         arrays = self._prepare(inputs, &rows, &single)
         if self._mode == WHOLE:
             return self._infer(inputs, timeout)
-        return self._finish(self._submit_job(arrays, rows, single, False), timeout)
+        return self._run_job(arrays, rows, single, _deadline(timeout), timeout)
+
+    cdef Result _run_job(self, list arrays, uint32_t rows, bint single, Deadline deadline, object timeout):
+        return self._finish(
+            self._submit_job(arrays, rows, single, False, True, deadline, timeout), deadline, timeout
+        )
 
     def lease(self, int64_t rows=1):
         cdef Lease lease
@@ -349,12 +380,10 @@ cdef class NativeModel:
         return self._closed
 
     def close(self, timeout=None):
-        cdef Deadline deadline
+        cdef Deadline deadline = _deadline(timeout)
         cdef cbool all_done
         if self.core.get() == NULL or self.core.get().forked():
             return True
-        if timeout is not None:
-            deadline = deadline_after(timeout)
         self._closed = True
         with nogil:
             all_done = self.core.get().close(deadline)

@@ -216,6 +216,7 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         cbool cancel(Ticket& ticket)
         @staticmethod
         cbool attach(Ticket& ticket, Notice* notice)
+        void drop_request(Ticket& ticket)
         byte* output(const Ticket& ticket, size_t port)
         void release(Ticket& ticket)
         cbool close(Deadline deadline) except +

@@ -14,6 +14,12 @@ cdef class Result:
     cdef bint _single
     cdef list _arrays    # copies made so far, per output
 
+    def __init__(self):
+        raise TypeError("a Result comes from infer(), result() or await")
+
+    def __reduce__(self):
+        raise TypeError("a Result is a view of native memory and cannot be pickled; pickle its arrays: dict(result)")
+
     def __dealloc__(self):
         if self._model is not None:
             self._model.core.get().release(self._ticket)
@@ -71,7 +77,7 @@ cdef class Result:
         return array
 
     def __getitem__(self, key):
-        if isinstance(key, int):
+        if isinstance(key, (int, np.integer)):
             index = key
             if 0 <= index < len(self._model._outputs):
                 return self._get(index)
@@ -89,7 +95,7 @@ cdef class Result:
         return len(self._model._outputs)
 
     def __contains__(self, key):
-        if isinstance(key, int):
+        if isinstance(key, (int, np.integer)):
             return 0 <= key < len(self._model._outputs)
         return key in self._model._output_index
 
