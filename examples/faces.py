@@ -212,32 +212,39 @@ def contact_sheet(seen: list[Sighting], channels: int, columns: int = 5) -> Pict
 def compare(model: ovengine.Model, detector: Path, clip: Path, channels: int) -> None:
     """Time both ways in turn, AsyncInferQueue in the best of several set-ups, and print the table."""
     queues = queue_setups(detector, channels)
-    print(f"comparing: {ROUNDS} rounds of each, in turn; AsyncInferQueue in {len(queues)} set-ups")
-    runs: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
     answers: dict[str, dict[tuple[int, int], list[Face]]] = {}
-    for round_ in range(ROUNDS + 1):  # the first only warms up
-        print(f"  round {round_ + 1} of {ROUNDS + 1}" + (" (warm-up)" if not round_ else ""), flush=True)
+
+    def run(name: str) -> None:
+        seen: list[Sighting] = []
+        if name == "ovengine":
+            seconds = watch(model.submit, clip, channels, seen.append)
+        else:
+            seconds = watch_with_queue(queues[name], clip, channels, seen.append)
+        rates.setdefault(name, []).append(len(seen) / seconds)
+        answers[name] = {(sighting.channel, sighting.index): sighting.faces for sighting in seen}
+
+    print(f"trying {len(queues)} set-ups of AsyncInferQueue", flush=True)
+    for _ in range(3):
         for name in ["ovengine", *queues]:
-            seen: list[Sighting] = []
-            if name == "ovengine":
-                seconds = watch(model.submit, clip, channels, seen.append)
-            else:
-                seconds = watch_with_queue(queues[name], clip, channels, seen.append)
-            answers[name] = {(sighting.channel, sighting.index): sighting.faces for sighting in seen}
-            if round_:
-                runs.setdefault(name, []).append(len(seen) / seconds)
+            run(name)
+    # The first run of each warmed up.
+    best = max(queues, key=lambda name: max(rates[name][1:]))
     for name in queues:
         if not same_faces(answers["ovengine"], answers[name]):
-            raise SystemExit(f"ovengine and {name} disagree about the faces")
+            raise SystemExit(f"ovengine and AsyncInferQueue ({name}) disagree about the faces")
+    rates.clear()
+    for round_ in range(ROUNDS):
+        print(f"comparing with the best of them, in turn: round {round_ + 1} of {ROUNDS}", flush=True)
+        run("ovengine")
+        run(best)
     print(f"the same faces on all {len(answers['ovengine'])} frames every way\n")
-    best = max(queues, key=lambda name: statistics.median(runs[name]))
-    ours, peer = runs["ovengine"], runs[best]
-    ratios = sorted(mine / theirs for mine, theirs in zip(ours, peer, strict=True))
-    print(f"{'':34} {'frames/s':>9}  {'min-max':>13}")
-    for name in ["ovengine", best]:
-        values = runs[name]
+    print(f"{'':41} {'frames/s':>9}  {'min-max':>11}")
+    for name in ("ovengine", best):
         label = name if name == "ovengine" else f"AsyncInferQueue ({name})"
-        print(f"{label:34} {statistics.median(values):9.0f}  {min(values):6.0f}-{max(values):.0f}")
+        spread = f"{min(rates[name]):.0f}-{max(rates[name]):.0f}"
+        print(f"{label:41} {statistics.median(rates[name]):9.0f}  {spread:>11}")
+    ratios = sorted(ours / peer for ours, peer in zip(rates["ovengine"], rates[best], strict=True))
     print(f"\novengine / AsyncInferQueue: {statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})")
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
         "precision": list(plan.precision),
         "load": _load(args, clients),
         "results": [outcome.report(args.batch) for outcome in outcomes],
-        "ratios": ratios(outcomes),
+        "ratios": ratios(outcomes, open_loop=args.rate is not None),
         "skipped": skipped,
         "largest_difference": difference,
     }
@@ -225,7 +226,7 @@ def make_peers(
     """Make OpenVINO's own ways to run the same requests, and tell why one cannot."""
     import openvino as ov
 
-    device = args.device
+    device = _concrete(args.device, plan)
     properties = openvino_properties(args)
     hint = {"PERFORMANCE_HINT": plan.hint.value}
     core = ov.Core()
@@ -249,7 +250,7 @@ def make_peers(
         CompiledModelCall(lone, callers),
     ]
     size = args.max_batch_size or 16
-    name = f"BATCH:{_concrete(device, plan)}({size})"
+    name = f"BATCH:{device}({size})"
     refusal = _no_batch_device(args, plan, blob)
     if refusal:
         return peers, {name: refusal}
@@ -265,8 +266,9 @@ def make_peers(
 
 
 def _concrete(device: str, plan: Plan) -> str:
-    """The device below AUTO: `BATCH:AUTO` is none that OpenVINO knows."""
-    return plan.devices[0].device if device.upper().split(":")[0] == "AUTO" else device
+    """The device that ovengine runs on: AUTO costs its own time, and `BATCH:AUTO` is none that OpenVINO knows."""
+    chosen = {lane.device for lane in plan.lanes}
+    return chosen.pop() if len(chosen) == 1 and device.upper().split(":")[0] == "AUTO" else device
 
 
 def _no_batch_device(args: argparse.Namespace, plan: Plan, blob: bool) -> str | None:
@@ -330,18 +332,31 @@ def measure(contenders: Sequence[Contender], data: Sequence[Inputs], args: argpa
     return outcomes
 
 
-def ratios(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
-    """Requests per second of ovengine over those of each peer: median, least and most of the rounds."""
+def ratios(outcomes: Sequence[Outcome], *, open_loop: bool) -> dict[str, dict[str, dict[str, float]]]:
+    """Ours over each peer's, round by round: requests per second, or latencies where the rate is given.
+
+    Returns:
+        Median, least and most of the rounds by measure by peer.
+    """
+
+    def rate(sample: Sample) -> float:
+        return sample.requests / sample.seconds
+
+    def latency(quantile: float, sample: Sample) -> float:
+        return float(np.percentile(sample.latencies_ns, quantile)) if sample.requests else 0.0
+
+    measures: dict[str, Callable[[Sample], float]] = {"requests/s": rate}
+    if open_loop:
+        measures = {name: partial(latency, quantile) for name, quantile in QUANTILES.items()}
     ours, *peers = outcomes
-    found = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for peer in peers:
-        pairs = [mine / theirs for mine, theirs in zip(ours.rates, peer.rates, strict=True) if theirs]
-        if pairs:
-            found[peer.contender.name] = {
-                "median": float(np.median(pairs)),
-                "min": min(pairs),
-                "max": max(pairs),
-            }
+        for name, measure in measures.items():
+            pairs = [(measure(mine), measure(theirs)) for mine, theirs in zip(ours.samples, peer.samples, strict=True)]
+            quotients = [mine / theirs for mine, theirs in pairs if theirs]
+            if quotients:
+                spread = {"median": float(np.median(quotients)), "min": min(quotients), "max": max(quotients)}
+                found.setdefault(peer.contender.name, {})[name] = spread
     return found
 
 
@@ -371,8 +386,9 @@ def _text(report: dict[str, Any], plan: Plan) -> str:
             lines.append(f"  refused: {result['refused']} of {result['refused'] + result['requests']}")
     if report["ratios"]:
         lines.append("")
-        for name, ratio in report["ratios"].items():
-            lines.append(f"ovengine / {name}: {ratio['median']:.2f} x ({ratio['min']:.2f}-{ratio['max']:.2f})")
+        for name, measures in report["ratios"].items():
+            parts = (f"{what} {r['median']:.2f} x ({r['min']:.2f}-{r['max']:.2f})" for what, r in measures.items())
+            lines.append(f"ovengine / {name}: {', '.join(parts)}")
     lines += [f"{name}: left out, {reason}" for name, reason in report["skipped"].items()]
     return "\n".join(lines)
 
