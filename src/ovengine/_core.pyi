@@ -3,7 +3,7 @@
 Conversion, GIL handling and exceptions only; every algorithm lives in the C++ headers below it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 T = TypeVar("T")
 
-Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str | int, npt.ArrayLike]
+# Three mappings, because a Mapping is invariant in its keys: a dict[str, ...] is no Mapping[str | int, ...].
+Inputs = (
+    npt.ArrayLike
+    | Sequence[npt.ArrayLike]
+    | Mapping[str, npt.ArrayLike]
+    | Mapping[int, npt.ArrayLike]
+    | Mapping[str | int, npt.ArrayLike]
+)
 
 openvino_version: str
 policy_abi_version: int
@@ -154,7 +161,7 @@ class Future:
         """Calls `fn(future)` when the outcome is known: on the event loop that this is called from, if any; otherwise
         on a thread of ovengine's, or at once when the outcome is known already."""
     def remove_done_callback(self, fn: Callable[[Future], object]) -> int: ...
-    def __await__(self) -> Iterator[Any]: ...
+    def __await__(self) -> Generator[Any, None, Result]: ...
 
 class Result(Mapping[str | int, np.ndarray[Any, Any]]):
     """Outputs by name and by index; `numpy.asarray(result)` where the model has one output."""
