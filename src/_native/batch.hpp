@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 
 #include "completion.hpp"
 #include "failpoint.hpp"
@@ -44,7 +46,8 @@ class Batch final : public Completion {
         // relaxed: published together with the slot, by ClaimWord::open().
         for (std::uint32_t row = 0; row < capacity_; ++row)
             states_[row].store(RowState::follower, std::memory_order_relaxed);
-        completed_.store(false, std::memory_order_relaxed);
+        gate_.store(0, std::memory_order_relaxed);
+        never_ran_ = false;
         failures_.clear();
         set_opened_ns(0);
     }
@@ -77,29 +80,47 @@ class Batch final : public Completion {
             case RowState::lost: return Outcome::lease_lost;
             case RowState::failed: return Outcome::failed;
             case RowState::closed: return Outcome::closed;
-            default: return is_done ? Outcome::ok : Outcome::pending;
+            default: return !is_done ? Outcome::pending : never_ran_ ? Outcome::closed : Outcome::ok;
         }
     }
     bool cancel(std::uint32_t first) noexcept override {
         if (done()) return false;
-        OVENGINE_FAILPOINT("Batch::cancel");
-        return transition(first, RowState::live, RowState::cancelled);
+        // The batch does not complete while somebody is inside the gate: an outcome that was told never changes.
+        // acquire and release, here and in complete(): the order in which they come decides.
+        bool cancelled = false;
+        if ((gate_.fetch_add(1, std::memory_order_acq_rel) & kCompleted) == 0) {
+            OVENGINE_FAILPOINT("Batch::cancel");
+            cancelled = transition(first, RowState::live, RowState::cancelled);
+        }
+        gate_.fetch_sub(1, std::memory_order_release);
+        return cancelled;
     }
     std::string failure(std::uint32_t first) const override {
+        const std::lock_guard lock(failure_mutex_);
         const auto found = failures_.find(first);
         return found == failures_.end() ? std::string{} : found->second;
     }
 
     // (lane) The request that starts at `first` failed. Before complete().
     void fail(std::uint32_t first, std::string reason) {
-        failures_[first] = std::move(reason);
+        {
+            const std::lock_guard lock(failure_mutex_);
+            failures_[first] = std::move(reason);
+        }
         transition(first, RowState::live, RowState::failed);
     }
 
     // (lane) Everything is decided: wakes whoever waits. The batch stays the lane's until settle().
     // Called by close() too when an inference does not come back in time; only the first call counts.
     void complete() noexcept {
-        if (!completed_.exchange(true, std::memory_order_acq_rel)) deliver_all(event().set());
+        if ((gate_.fetch_or(kCompleted, std::memory_order_acq_rel) & kCompleted) != 0) return;
+        while (gate_.load(std::memory_order_acquire) != kCompleted) std::this_thread::yield();
+        deliver_all(event().set());
+    }
+    // Instead of a run: whoever has rows, or is about to find out that it has, is told `closed`.
+    void complete_unrun() noexcept {
+        never_ran_ = true;
+        complete();
     }
 
     std::byte* output(std::size_t port) const noexcept { return outputs_.port(port); }
@@ -112,6 +133,8 @@ class Batch final : public Completion {
     Batch* next_free = nullptr;
 
   private:
+    static constexpr std::uint32_t kCompleted = 1u << 31;
+
     void recycle() noexcept override { home_.give(this); }
 
     FreeList<Batch>& home_;
@@ -119,7 +142,9 @@ class Batch final : public Completion {
     const std::uint32_t capacity_;
     const std::unique_ptr<std::atomic<RowState>[]> states_;
     const std::unique_ptr<std::uint32_t[]> rows_;
-    std::atomic<bool> completed_{false};
+    std::atomic<std::uint32_t> gate_{0};  // threads inside cancel(), and kCompleted
+    bool never_ran_ = false;              // written before the event, read after it
+    mutable std::mutex failure_mutex_;    // close() may let a failure be read while the lane adds others
     std::map<std::uint32_t, std::string> failures_;
     std::atomic<std::int64_t> opened_ns_{0};
 };

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "bounded_ring.hpp"
@@ -166,6 +167,7 @@ class Dispatcher {
         work.slot = nullptr;
         work.job = nullptr;
         work.gathered.clear();
+        if (ended_) return Taken::nothing;
         // Batches and jobs take turns, so that neither starves the other.
         if (job_next_ && take_chunk(work)) {
             job_next_ = false;
@@ -197,7 +199,13 @@ class Dispatcher {
     std::size_t close_waiting() {
         const std::lock_guard lock(mutex_);
         std::size_t closed = 0;
-        while (next_request()) {
+        // seq_cst: pairs with try_queue(), whose caller looks at `closed` afterwards. A request that is counted here
+        // and not in the ring yet is a moment away; one that is not counted yet will be cleared by its own thread.
+        while (waiting_.load(std::memory_order_seq_cst) > 0) {
+            if (!next_request()) {
+                std::this_thread::yield();
+                continue;
+            }
             closed += carried_->close() ? 1 : 0;
             drop(carried_);
             carried_ = nullptr;
@@ -229,6 +237,15 @@ class Dispatcher {
     }
 
   private:
+    Slot* open_slot() const noexcept { return open_.load(std::memory_order_relaxed); }  // under the lock
+
+    std::size_t close_rows(Batch& batch) noexcept {
+        std::size_t closed = 0;
+        for (std::uint32_t row = 0; row < capacity_; ++row)
+            closed += batch.transition(row, RowState::live, RowState::closed);
+        return closed;
+    }
+
     Slot* make_slot() {
         const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
         slots_.push_back(std::make_unique<Slot>(id, layout_.inputs, capacity_));
@@ -282,12 +299,14 @@ class Dispatcher {
 
     Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
         Slot& slot = *open_slot();
-        const bool waited = approx_waiting() > 0;
-        if (waited) gather(slot, work);
-        const std::uint32_t claimed = slot.word.approx_claimed();
-        if (work.gathered.empty() && slot.word.published() == 0 && !(waited && claimed == capacity_))
-            return Taken::nothing;
-        if (options_.max_queue_delay_ns > 0 && claimed < capacity_ && !flush && work.gathered.empty()) {
+        if (approx_waiting() > 0) {
+            gather(slot, work);
+            wake_for_room();
+        }
+        // Rows that nobody has written yet are waited for only when somebody else is held up by them.
+        if (work.gathered.empty() && slot.word.published() == 0 && carried_ == nullptr) return Taken::nothing;
+        const bool may_grow = slot.word.approx_claimed() < capacity_ && carried_ == nullptr && work.gathered.empty();
+        if (options_.max_queue_delay_ns > 0 && may_grow && !flush) {
             const std::int64_t due = slot.batch->opened_ns() + options_.max_queue_delay_ns;
             if (now_ns() < due) {
                 until = platform::Clock::time_point(std::chrono::nanoseconds(due));
@@ -302,7 +321,6 @@ class Dispatcher {
                                                         : LaneStats::idle;
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
         open_.store(open_next(), std::memory_order_seq_cst);
-        if (waited) wake_for_room();
         return Taken::work;
     }
 
@@ -340,6 +358,7 @@ class Dispatcher {
 
     // Everything below: under the lock, but for give() on the free lists.
     std::mutex mutex_;
+    bool ended_ = false;
     Request* carried_ = nullptr;
     bool job_next_ = false;
     std::deque<Job*> jobs_;

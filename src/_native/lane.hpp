@@ -54,6 +54,7 @@ class Lane {
     std::size_t close_current() {
         const std::lock_guard lock(current_mutex_);
         std::size_t closed = 0;
+        if (current_job_ != nullptr) return current_job_->end(Outcome::closed) ? 1 : 0;
         if (current_ == nullptr) return 0;
         for (std::uint32_t row = 0; row < current_rows_; ++row)
             closed += current_->transition(row, RowState::live, RowState::closed);
@@ -97,10 +98,11 @@ class Lane {
         const std::int64_t end_ns = now_ns();
         dispatcher_.give_back(slot);
         if (foreign != nullptr) dispatcher_.give_back_gathered(work);
+        // Before anybody is told: from here on close_current() leaves the rows as they are.
+        set_current(nullptr, 0);
         record(batch, work, start_ns, end_ns);
         batch.complete();
         OVENGINE_FAILPOINT("Lane::run, completed");
-        set_current(nullptr, 0);
         batch.settle(work.rows);
     }
 
@@ -108,6 +110,10 @@ class Lane {
         const std::lock_guard lock(current_mutex_);
         current_ = batch;
         current_rows_ = rows;
+    }
+    void set_current(Job* job) noexcept {
+        const std::lock_guard lock(current_mutex_);
+        current_job_ = job;
     }
 
     // A large request that is a whole batch is run where its input lies, instead of being copied once more.
@@ -147,16 +153,19 @@ class Lane {
         Batch& batch = *slot->batch;
         slot->lost_leases.fetch_add(1, std::memory_order_relaxed);  // this lane's hold on the slot
         std::uint32_t lost_rows = 0;
-        for (std::uint32_t row = 0; row < rows; ++row) {
-            if (batch.state(row) != RowState::leased) continue;
-            slot->lost_leases.fetch_add(1, std::memory_order_relaxed);
-            if (batch.transition(row, RowState::leased, RowState::lost))
-                lost_rows += batch.rows(row);
-            else
-                slot->lost_leases.fetch_sub(1, std::memory_order_relaxed);
+        // More than once: rows may have been claimed and not marked as a lease yet. All others have published or are
+        // about to.
+        while (slot->word.published() + lost_rows != rows) {
+            for (std::uint32_t row = 0; row < rows; ++row) {
+                if (batch.state(row) != RowState::leased) continue;
+                slot->lost_leases.fetch_add(1, std::memory_order_relaxed);
+                if (batch.transition(row, RowState::leased, RowState::lost))
+                    lost_rows += batch.rows(row);
+                else
+                    slot->lost_leases.fetch_sub(1, std::memory_order_relaxed);
+            }
+            std::this_thread::yield();
         }
-        // Whoever is left has published or is about to.
-        while (slot->word.published() + lost_rows != rows) std::this_thread::yield();
         Slot* target = slot;
         if (lost_rows > 0) {
             target = dispatcher_.spare_slot();
@@ -266,6 +275,7 @@ class Lane {
     }
 
     void run_chunk(Job& job, Job::Chunk chunk) {
+        set_current(&job);
         const std::int64_t start_ns = now_ns();
         if (!job.stopped()) try {
                 if (job.is_shaped())
@@ -279,6 +289,7 @@ class Lane {
         stats_.rows.add(chunk.count);
         stats_.batches.add(1);
         stats_.reasons[LaneStats::bulk].add(1);
+        set_current(nullptr);
         if (job.finish(chunk.count)) {
             stats_.requests.add(1);
             if (job.outcome(0) == Outcome::failed) stats_.failed.add(1);
@@ -342,6 +353,7 @@ class Lane {
     std::optional<Slab> scratch_inputs_, scratch_outputs_;
     std::vector<std::byte*> input_pointers_, output_pointers_;
     std::mutex current_mutex_;  // of the lane's owner and close(): free but for that
+    Job* current_job_ = nullptr;
     Batch* current_ = nullptr;
     std::uint32_t current_rows_ = 0;
     LaneStats stats_;

@@ -30,12 +30,16 @@ class Mailbox {
     // Takes over `notice`.
     void deliver(Notice* notice) noexcept {
         Notice* head = head_.load(std::memory_order_relaxed);
+        bool holds = false;
         do {
+            // The owner may take the notice, and with it the last reference, before the descriptor is raised.
+            if (head == nullptr && !holds) retain(), holds = true;
             notice->next = head;
             // release: the notice's fields, and what the sender did before, are visible to take_all().
         } while (!head_.compare_exchange_weak(head, notice, std::memory_order_release, std::memory_order_relaxed));
         OVENGINE_FAILPOINT("Mailbox::deliver, pushed");
         if (head == nullptr) signal_.raise();
+        if (holds) release();
     }
 
     // All notices delivered so far, newest first; null when there are none.

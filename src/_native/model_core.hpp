@@ -123,12 +123,12 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         if (ticket.slot != nullptr) {
             Slot& slot = *std::exchange(ticket.slot, nullptr);
             OVENGINE_FAILPOINT("ModelCore::publish");
-            slot.word.publish(ticket.rows);
+            const bool first = slot.word.publish(ticket.rows) == 0;
             OVENGINE_FAILPOINT("ModelCore::publish, published");
             if (!wake) return Admission::ok;
             const std::uint32_t pending = dispatcher_.approx_pending_rows(slot);
             // A held batch needs a lane twice: when its clock starts and when it is full.
-            if (!dispatcher_.holds_batches() || ticket.row == 0 || pending >= capacity()) notify(pending);
+            if (!dispatcher_.holds_batches() || first || pending >= capacity()) notify(pending);
             return Admission::ok;
         }
         ticket.request->begin(ticket.rows, now_ns());
@@ -259,9 +259,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     static bool cancel(Ticket& ticket) noexcept {
         if (completion(ticket) == nullptr) {
             if (ticket.request->cancel()) return true;
-            // A lane has it at this moment: it is in a batch as soon as that lane has copied it.
-            while (completion(ticket) == nullptr && ticket.request->state() != Request::State::closed)
-                std::this_thread::yield();
+            // A lane has it at this moment, and says so as soon as it has copied it; or it has ended before.
+            while (!ticket.request->event().is_set()) std::this_thread::yield();
         }
         Completion* const known = completion(ticket);
         return known != nullptr && known->cancel(ticket.row);
@@ -301,9 +300,10 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // --- The end ---
 
     // Refuses new requests, waits until all others have their results or `deadline` has passed, then ends the rest
-    // with Outcome::closed. True when there was no rest.
+    // with Outcome::closed. True when there was no rest. Closing again does nothing and gives the same answer.
     bool close(platform::Deadline deadline) {
         const std::lock_guard lock(close_mutex_);
+        if (closed_.load(std::memory_order_seq_cst)) return all_done_;
         closing_.store(true, std::memory_order_seq_cst);
         wake_all();
         bool drained = at_rest();
@@ -314,7 +314,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         std::size_t closed = 0;
         if (!drained) {
             closed += dispatcher_.close_waiting();
-            closed += close_rows(*dispatcher_.open_slot());
+            closed += dispatcher_.close_open_rows();
         }
         stopping_.store(true, std::memory_order_seq_cst);
         const auto give_up = platform::Clock::now() + kExitGrace;
@@ -326,18 +326,10 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         }
         closed_.store(true, std::memory_order_seq_cst);
         // Rows that were claimed before `closing_` was seen, published after the lanes left.
-        Slot& last = *dispatcher_.open_slot();
-        const std::uint32_t rows = last.word.seal();
-        if (!sealed_) {
-            sealed_ = true;
-            closed += close_rows(last);
-            OVENGINE_FAILPOINT("ModelCore::close, rows closed");
-            last.batch->complete();
-            last.batch->settle(rows);
-        }
+        closed += dispatcher_.end();
         closed += dispatcher_.close_waiting();
         closed_requests_.add(closed);
-        return closed == 0;
+        return all_done_ = closed == 0;
     }
 
     // In the child of a fork: the lanes do not exist here, and nothing may wait for them.
@@ -350,7 +342,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // Slots, batches, requests and rows that somebody still has; all zero at rest.
     Dispatcher::InUse in_use() {
         const std::lock_guard lock(close_mutex_);
-        return dispatcher_.in_use(sealed_);
+        return dispatcher_.in_use();
     }
     std::uint64_t approx_waiting() const noexcept { return dispatcher_.approx_waiting(); }
     const LaneStats& lane_stats(std::size_t lane) const noexcept { return lanes_[lane]->lane.stats(); }
@@ -439,15 +431,6 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
 
     bool at_rest() noexcept { return idle_.load() == all_lanes_ && !dispatcher_.has_work(false); }
 
-    std::size_t close_rows(Slot& slot) noexcept {
-        std::size_t closed = 0;
-        for (std::uint32_t row = 0; row < capacity(); ++row) {
-            closed += slot.batch->transition(row, RowState::live, RowState::closed);
-            slot.batch->transition(row, RowState::leased, RowState::closed);
-        }
-        return closed;
-    }
-
     Admission submit_job(Job* job, Ticket& ticket) {
         ticket = Ticket{};
         if (closing()) {
@@ -493,7 +476,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     IdleLanes idle_;
     std::atomic<bool> closing_{false}, stopping_{false}, closed_{false}, forked_{false};
     std::mutex close_mutex_;
-    bool sealed_ = false;  // the last slot is
+    bool all_done_ = false;  // what close() found
     std::atomic<std::uint32_t> running_{0};
     SharedCounter closed_requests_;
 };
