@@ -1,0 +1,135 @@
+// Jobs: bulk requests in chunks over all lanes, and requests of a shape of their own.
+#include <numeric>
+
+#include "fixture.hpp"
+
+using namespace ovengine;
+using namespace ovengine::testing;
+
+namespace {
+
+// A bulk request whose row i holds tag + i.
+struct Bulk {
+    Bulk(const Model& model, std::uint32_t rows, float first) : tag(first), memory(rows * model.width) {
+        for (std::size_t i = 0; i < memory.size(); ++i) memory[i] = tag + static_cast<float>(i / model.width);
+        admission = model->submit_rows({reinterpret_cast<std::byte*>(memory.data())}, rows, ticket);
+    }
+    const float tag;
+    std::vector<float> memory;
+    Ticket ticket;
+    Admission admission;
+};
+
+}  // namespace
+
+TEST("a bulk request of any number of rows gets every row's result") {
+    for (const std::size_t width : {std::size_t{2}, std::size_t{6000}}) {
+        Model model({.ladder = {1, 4, 16}, .lanes = 2, .width = width, .out_width = 2});
+        for (const std::uint32_t rows : {1u, 3u, 4u, 15u, 16u, 17u, 33u, 100u}) {
+            Bulk bulk(model, rows, 5);
+            CHECK(bulk.admission == Admission::ok);
+            CHECK(model.finish(bulk.ticket, 5) == Outcome::ok);
+        }
+    }
+}
+
+TEST("a bulk request is spread over the lanes") {
+    Model model({.ladder = {1, 4}, .lanes = 2});
+    model.device->hold();
+    Bulk bulk(model, 32, 1);
+    CHECK(model.device->wait_until_busy(2));
+    model.device->release();
+    CHECK(model.finish(bulk.ticket, 1) == Outcome::ok);
+    const LaneStats &a = model->lane_stats(0), &b = model->lane_stats(1);
+    CHECK(eventually([&] { return a.requests.load() + b.requests.load() == 1; }));
+    CHECK_EQ(a.rows.load() + b.rows.load(), 32u);
+}
+
+TEST("a bulk request does not starve small ones, nor they it") {
+    Model model;
+    model.device->hold();
+    Bulk bulk(model, 400, 1000);
+    CHECK(model.device->wait_until_busy());
+    std::vector<Ticket> small;
+    for (int i = 0; i < 20; ++i) small.push_back(model.submit(static_cast<float>(1 + i)));
+    model.device->release();
+    for (int i = 0; i < 20; ++i)
+        CHECK(model.finish(small[static_cast<std::size_t>(i)], static_cast<float>(1 + i)) == Outcome::ok);
+    CHECK(model.finish(bulk.ticket, 1000) == Outcome::ok);
+    // They took turns: the small ones were through long before the bulk was.
+    const auto calls = model.device->calls();
+    std::size_t last_small = 0;
+    for (std::size_t i = 0; i < calls.size(); ++i)
+        if (calls[i].tags[0] < 1000) last_small = i;
+    CHECK(last_small < 20);
+}
+
+TEST("a bulk request with a row that fails, fails, once, with the reason") {
+    Model model({.lanes = 2, .behavior = {.poison = 50.0f}});
+    Bulk bulk(model, 100, 1);
+    CHECK(Model::wait(bulk.ticket) == Outcome::failed);
+    CHECK(bulk.ticket.job->failure(0).starts_with("the fake device refuses"));
+    model->release(bulk.ticket);
+    Bulk good(model, 40, 1);
+    CHECK(model.finish(good.ticket, 1) == Outcome::ok);
+}
+
+TEST("a cancelled bulk request ends at once, is quiet soon, and its rest is skipped") {
+    Model model({.lanes = 2});
+    model.device->hold();
+    Bulk bulk(model, 400, 1);
+    CHECK(model.device->wait_until_busy(2));
+    CHECK(!bulk.ticket.job->quiet());
+    CHECK(ModelCore::cancel(bulk.ticket));
+    CHECK(!ModelCore::cancel(bulk.ticket));
+    CHECK(ModelCore::outcome(bulk.ticket) == Outcome::cancelled);
+    model.device->release();
+    CHECK(eventually([&] { return bulk.ticket.job->quiet(); }));
+    CHECK(model.device->calls().size() < 20);
+    model->release(bulk.ticket);
+}
+
+TEST("the last reference to a bulk request may be the lane's") {
+    Model model({.lanes = 2});
+    model.device->hold();
+    Bulk bulk(model, 40, 1);
+    CHECK(model.device->wait_until_busy(2));
+    CHECK(ModelCore::cancel(bulk.ticket));
+    model->release(bulk.ticket);
+    model.device->release();
+    CHECK(eventually([&] { return model.idle_lanes() == 2; }));
+}
+
+TEST("a request of a shape of its own runs alone and keeps its shape") {
+    Model model({.ladder = {1}, .lanes = 2});
+    std::vector<float> values(12);
+    std::iota(values.begin(), values.end(), 1.0f);
+    Ticket ticket;
+    CHECK(model->submit_shaped({{reinterpret_cast<const std::byte*>(values.data()), {3, 4}}}, ticket) == Admission::ok);
+    REQUIRE(Model::wait(ticket) == Outcome::ok);
+    const auto& outputs = ticket.job->shaped_outputs();
+    CHECK_EQ(outputs.size(), 1u);
+    CHECK(outputs[0].shape == Dimensions({3, 4}));
+    for (std::size_t i = 0; i < 12; ++i)
+        CHECK_EQ(reinterpret_cast<const float*>(outputs[0].data.data())[i], values[i] + 1);
+    model->release(ticket);
+}
+
+TEST("many bulk requests at once, from many threads") {
+    Model model({.ladder = {1, 8}, .lanes = 2});
+    std::vector<std::thread> clients;
+    for (int client = 0; client < 3; ++client)
+        clients.emplace_back([&, client] {
+            for (std::uint32_t i = 1; i < 40; ++i) {
+                const float tag = static_cast<float>(1000 * client + 1);
+                Bulk bulk(model, i, tag);
+                if (i % 7 == 0) ModelCore::cancel(bulk.ticket);
+                const Outcome outcome = Model::wait(bulk.ticket);
+                CHECK(outcome == Outcome::ok || (outcome == Outcome::cancelled && i % 7 == 0));
+                if (outcome == Outcome::ok) CHECK(model.has_own_result(bulk.ticket, tag));
+                CHECK(eventually([&] { return bulk.ticket.job->quiet(); }));
+                model->release(bulk.ticket);
+            }
+        });
+    for (auto& client : clients) client.join();
+}
