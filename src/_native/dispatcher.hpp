@@ -221,19 +221,38 @@ class Dispatcher {
         wake_for_room();
         return closed;
     }
-    // (closing) The slot that is open now; with nobody claiming any more, its requests are all that is left.
-    Slot* open_slot() const noexcept { return open_.load(std::memory_order_seq_cst); }
+    // (closing) Ends the requests in the open slot with Outcome::closed; how many there were. Leases are left to the
+    // lane that takes the slot.
+    std::size_t close_open_rows() {
+        const std::lock_guard lock(mutex_);
+        return close_rows(*open_slot()->batch);
+    }
+    // (closing) For good: take() hands out nothing any more, and the open slot is answered with Outcome::closed.
+    std::size_t end() {
+        const std::lock_guard lock(mutex_);
+        if (ended_) return 0;
+        ended_ = true;
+        Slot& last = *open_slot();
+        const std::uint32_t rows = last.word.seal();
+        const std::size_t closed = close_rows(*last.batch);
+        for (std::uint32_t row = 0; row < capacity_; ++row)
+            last.batch->transition(row, RowState::leased, RowState::closed);
+        OVENGINE_FAILPOINT("Dispatcher::end, rows closed");
+        last.batch->complete_unrun();
+        last.batch->settle(rows);
+        return closed;
+    }
 
     struct InUse {
         std::size_t slots, batches, requests, rows;
     };
-    // What is not back where it belongs; exact only at rest. `ended`: the open slot's batch is settled for good.
-    InUse in_use(bool ended) {
+    // What is not back where it belongs; exact only at rest.
+    InUse in_use() {
         const std::lock_guard lock(mutex_);
         return {slots_.size() - free_slots_.count_at_rest() - 1,
-                batches_.size() - free_batches_.count_at_rest() - (ended ? 0 : 1),
+                batches_.size() - free_batches_.count_at_rest() - (ended_ ? 0 : 1),
                 requests_made_.load(std::memory_order_relaxed) - request_pool_.approx_size(),
-                ended ? 0 : open_slot()->word.approx_claimed()};
+                ended_ ? 0 : open_slot()->word.approx_claimed()};
     }
 
   private:
