@@ -20,7 +20,7 @@ namespace ovengine {
 struct FakeBehavior {
     double service_time_us = 0;
     double service_time_per_row_us = 0;
-    std::optional<float> poison;   // a row that starts with this value makes infer() throw
+    std::optional<float> poison{};   // a row that starts with this value makes infer() throw
     std::uint32_t fail_every = 0;  // every so many calls throw; 0: never
 };
 
