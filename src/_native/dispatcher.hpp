@@ -302,7 +302,11 @@ class Dispatcher {
                     work.gathered.push_back({carried_, row});
                     carried_ = nullptr;
                 } else {
-                    // Cancelled in this very moment: nobody will ask for these rows.
+                    // Cancelled in this very moment: nobody will ask for these rows. What an earlier batch left there is
+                    // not run again.
+                    for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
+                        std::memset(slot.inputs.port(port) + row * layout_.inputs[port], 0,
+                                    rows * layout_.inputs[port]);
                     slot.batch->transition(row, RowState::live, RowState::cancelled);
                     slot.batch->release(rows);
                     slot.word.publish(rows);
