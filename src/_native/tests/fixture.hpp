@@ -103,6 +103,7 @@ struct Setup {
     Dispatcher::Options queue{};
     std::unique_ptr<Policy> policy{};
     bool log = true;  // false: no lock of the test's own on the way, for stress tests
+    std::function<std::unique_ptr<Executor>(std::unique_ptr<Executor>, std::uint32_t size, std::size_t width)> wrap{};
 };
 
 // One core; at its end it is closed, and everything is back where it belongs.
@@ -123,6 +124,7 @@ class Model {
                                                            std::vector{port("y", out_width)}, setup.behavior)
                                 ->make_executor();
                 if (setup.log) fake = std::make_unique<LoggingExecutor>(std::move(fake), device, size, width);
+                if (setup.wrap) fake = setup.wrap(std::move(fake), size, width);
                 lanes[i].executors.push_back(std::move(fake));
             }
         }
