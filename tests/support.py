@@ -100,9 +100,9 @@ def fake(*ladder: int, **arguments: Any) -> Iterator[ovengine.Model]:
 
 
 def occupy(model: ovengine.Model, rows: int = 1) -> ovengine.Future:
-    """A request that a lane of an otherwise idle slow fake model is running when this returns."""
+    """A request that a lane of an otherwise idle, slow fake model is running when this returns."""
     future = model.submit(np.zeros((rows, *_row_shape(model)), np.float32))
-    wait_until(lambda: _core.debug_counters()["slots"] > 0)
+    wait_until(lambda: _core.debug_counters()["slots"] > 0 or future.done())
     return future
 
 
