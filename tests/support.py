@@ -106,6 +106,17 @@ def occupy(model: ovengine.Model, rows: int = 1) -> ovengine.Future:
     return future
 
 
+def fill(submit: Callable[[], ovengine.Future]) -> list[ovengine.Future]:
+    """Submit until the queue is full; what was accepted."""
+    accepted = []
+    try:
+        while len(accepted) < 100_000:
+            accepted.append(submit())
+    except ovengine.QueueFull:
+        return accepted
+    raise AssertionError("the queue is never full")
+
+
 def _row_shape(model: ovengine.Model) -> tuple[int, ...]:
     shape = model.inputs[0].shape
     assert shape is not None
