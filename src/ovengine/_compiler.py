@@ -15,6 +15,7 @@ from ovengine.plan import DevicePlan
 PRECISION = "INFERENCE_PRECISION_HINT"
 # Lanes that are measured together: enough to meet on a shared cache, without a compilation for each of many cores.
 MEASURED_LANES = 4
+LONG_SECONDS = 0.1
 
 
 class Compiler:
@@ -61,7 +62,9 @@ class Compiler:
             lanes = range(min(self.devices[0].lanes, MEASURED_LANES))
             with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
                 compiled = list(pool.map(lambda lane: self.compiled(rows, 0, lane), lanes))
-                seconds = list(pool.map(lambda one: one.measure(), compiled))
+                # What takes long does not vary much: a warm-up and one run of it have to do.
+                min_runs = 1 if self._seconds.get(1, 0.0) * (rows or 1) > LONG_SECONDS else 3
+                seconds = list(pool.map(lambda one: one.measure(min_runs=min_runs), compiled))
             self._seconds[rows] = sum(seconds) / len(seconds)
         return self._seconds[rows]
 

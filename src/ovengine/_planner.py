@@ -144,6 +144,7 @@ class Planner:
         """The graph with the caller's `shapes`."""
         shapes = self.options.shapes
         if shapes is None:
+            _check_ranks(graph.inputs)
             return graph
         if not isinstance(shapes, Mapping):
             if len(graph.inputs) != 1:
@@ -157,6 +158,7 @@ class Planner:
                 raise InputError(f"shapes: the model has no input {key!r}; it has {', '.join(names)}")
             by_index[index] = tuple(int(dimension) for dimension in shape)
         reshaped = graph.reshaped(by_index)
+        _check_ranks(reshaped.inputs)
         self.decide("shapes", str({graph.inputs[int(i)].name: s for i, s in by_index.items()}), "asked for")
         return reshaped
 
@@ -334,10 +336,14 @@ def default_name(source: object, model: Graph | Blob) -> str:
     return (model.name if isinstance(model, Graph) else "") or "model"
 
 
-def _tensors(ports: Sequence[Port], mode: Mode) -> tuple[TensorInfo, ...]:
+def _check_ranks(ports: Sequence[Port]) -> None:
     for port in ports:
         if port.shape is None:
-            raise ModelError(f"{port.name!r} has a dynamic rank; give its shape in `shapes`")
+            raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")
+
+
+def _tensors(ports: Sequence[Port], mode: Mode) -> tuple[TensorInfo, ...]:
+    _check_ranks(ports)
     return tuple(TensorInfo.of(port, batch_axis=mode == "rows") for port in ports)
 
 

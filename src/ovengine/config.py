@@ -103,12 +103,12 @@ def supported_config(config: Mapping[str, Any], device: str, runtime: Runtime) -
 
 
 def close_matches(name: str, choices: Iterable[str]) -> str:
-    """A clause for an error text: '; did you mean A or B?', or nothing."""
+    """A clause for an error text: ' (did you mean A or B?)', or nothing."""
     import difflib  # only needed to word an error
 
     by_upper = {choice.upper(): choice for choice in choices}
     found = [by_upper[match] for match in difflib.get_close_matches(name.upper(), by_upper, n=3)]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
 
 
 def available_cpus() -> int:

@@ -7,7 +7,8 @@ from ovengine.builtin.model_loaders._files import Path, has_suffix, require_file
 from ovengine.errors import ModelError, ModelNotFoundError
 from ovengine.hookspecs import LoadContext, ModelLoader, hookimpl
 
-HEAD_BYTES = 4096
+# How far from the start and the end of the file its root element begins and ends at most.
+EDGE_BYTES = 4096
 
 
 class IrLoader:
@@ -23,10 +24,14 @@ class IrLoader:
         """Read the pair of files."""
         path = require_file(source)
         with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
+            head = file.read(EDGE_BYTES)
+            file.seek(max(0, path.stat().st_size - EDGE_BYTES))
+            tail = file.read()
         # OpenVINO would hand a foreign .xml to each of its frontends and report what the last one says.
         if b"<net" not in head:
             raise ModelError(f"{str(path)!r} is not an OpenVINO IR: it has no <net> element at its start")
+        if b"</net>" not in tail:
+            raise ModelError(f"{str(path)!r} is truncated: its <net> element does not end")
         try:
             return context.runtime.read_model(str(path))
         except ModelError as error:
