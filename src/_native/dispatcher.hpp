@@ -52,7 +52,7 @@ inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since
 class Dispatcher {
   public:
     struct Options {
-        std::uint32_t max_queue_size = 0;  // requests; 0: as many as the ring holds
+        std::uint32_t max_queue_size = 0;  // requests and jobs; 0: as many as the ring holds
         std::int64_t max_queue_delay_ns = 0;
     };
     static constexpr std::uint32_t kRingCapacity = 1u << 14;  // requests, where no max_queue_size is given
@@ -99,10 +99,13 @@ class Dispatcher {
         return waiting > 0 ? static_cast<std::uint64_t>(waiting) : 0;
     }
 
-    // Would a request that has to wait be refused? Racy: try_queue() decides.
-    bool is_full() const noexcept {
-        return approx_waiting() >= (options_.max_queue_size != 0 ? options_.max_queue_size : ring_.capacity());
+    // Requests in the ring and jobs, roughly.
+    std::uint64_t approx_queued() const noexcept {
+        return approx_waiting() + job_count_.load(std::memory_order_relaxed);
     }
+
+    // Would a request that has to wait be refused? Racy: try_queue() and add() decide.
+    bool is_full() const noexcept { return static_cast<std::int64_t>(approx_queued()) >= limit(); }
 
     // A request to be filled in; from the pool where possible.
     Request* make_request() {
@@ -130,25 +133,29 @@ class Dispatcher {
         // so that the limit holds exactly.
         const std::int64_t before = waiting_.fetch_add(1, std::memory_order_seq_cst);
         OVENGINE_FAILPOINT("Dispatcher::try_queue, counted");
-        if ((options_.max_queue_size == 0 || before < options_.max_queue_size) && ring_.try_push(request)) return true;
+        const auto jobs = static_cast<std::int64_t>(job_count_.load(std::memory_order_relaxed));
+        if (before + jobs < limit() && ring_.try_push(request)) return true;
         waiting_.fetch_sub(1, std::memory_order_relaxed);
         return false;
     }
 
-    // Waits until a lane has made room in the ring; may return early.
+    // Waits until a lane has made room in the queue; may return early.
     platform::WaitResult wait_for_room(platform::Deadline deadline) noexcept {
         room_waiters_.fetch_add(1, std::memory_order_seq_cst);
         const std::uint32_t epoch = room_epoch_.load(std::memory_order_seq_cst);
         auto result = platform::WaitResult::woken;
-        if (approx_waiting() >= ring_.capacity()) result = platform::futex_wait(room_epoch_, epoch, deadline);
+        if (is_full()) result = platform::futex_wait(room_epoch_, epoch, deadline);
         room_waiters_.fetch_sub(1, std::memory_order_relaxed);
         return result;
     }
 
-    void add(Job* job) {
+    // False when the queue is full; the job stays the caller's.
+    bool try_add(Job* job) {
         const std::lock_guard lock(mutex_);
+        if (is_full()) return false;
         jobs_.push_back(job);
         job_count_.store(jobs_.size(), std::memory_order_seq_cst);  // before the caller's look at the idle lanes
+        return true;
     }
 
     // Is there anything that take() would hand out? All reads seq_cst, after the caller's IdleLanes::put(). A batch
@@ -265,6 +272,10 @@ class Dispatcher {
         return closed;
     }
 
+    std::int64_t limit() const noexcept {
+        return options_.max_queue_size != 0 ? options_.max_queue_size : static_cast<std::int64_t>(ring_.capacity());
+    }
+
     Slot* make_slot() {
         const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
         slots_.push_back(std::make_unique<Slot>(id, layout_.inputs, capacity_));
@@ -355,6 +366,7 @@ class Dispatcher {
         if (work.job->all_handed_out()) {
             jobs_.pop_front();
             job_count_.store(jobs_.size(), std::memory_order_seq_cst);
+            wake_for_room();
         }
         return true;
     }

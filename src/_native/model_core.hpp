@@ -191,6 +191,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
 
     // A bulk request; `inputs[port]` must stay valid and unchanged until the job is quiet().
     Admission submit_rows(std::vector<std::byte*> inputs, std::uint32_t rows, Ticket& ticket) {
+        if (!closing() && dispatcher_.is_full()) return Admission::full;  // before memory is made for the outputs
         return submit_job(new Job(std::move(inputs), rows, chunk_rows(rows), layout().outputs), ticket);
     }
     Admission submit_shaped(std::vector<ShapedInput> inputs, Ticket& ticket) {
@@ -344,7 +345,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         const std::lock_guard lock(close_mutex_);
         return dispatcher_.in_use();
     }
-    std::uint64_t approx_waiting() const noexcept { return dispatcher_.approx_waiting(); }
+    std::uint64_t approx_waiting() const noexcept { return dispatcher_.approx_queued(); }
     const LaneStats& lane_stats(std::size_t lane) const noexcept { return lanes_[lane]->lane.stats(); }
     std::uint32_t lane_device(std::size_t lane) const noexcept { return lanes_[lane]->lane.device(); }
     std::uint64_t closed_requests() const noexcept { return closed_requests_.load(); }
@@ -442,7 +443,11 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         // A job is work for as many lanes as it has chunks.
         const std::uint32_t chunks = (job->rows() + job->chunk() - 1) / job->chunk();
         OVENGINE_FAILPOINT("ModelCore::submit_job");
-        dispatcher_.add(job);
+        if (!dispatcher_.try_add(job)) {
+            job->settle(0);
+            ticket = Ticket{};
+            return Admission::full;
+        }
         if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
         for (std::uint32_t i = 0; i < std::min<std::uint32_t>(chunks, static_cast<std::uint32_t>(lanes_.size())); ++i)
             notify(UINT32_MAX);
