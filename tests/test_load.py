@@ -469,7 +469,7 @@ def test_a_parameter_of_the_model_beside_its_rows_is_no_batch(load: Callable[...
     model = load(model_of({"y": ops.multiply(x, factor)}, [x, factor]))
     assert model.plan.mode == "dynamic"
     rows = np.ones((3, 8), np.float32)
-    np.testing.assert_allclose(model({"x": rows, "factor": np.float32([2])})["y"], rows * 2)
+    np.testing.assert_allclose(model({"x": rows, "factor": np.full(1, 2, np.float32)})["y"], rows * 2)
 
 
 def test_an_output_without_the_batch_axis_runs_whole(load: Callable[..., ovengine.Model]) -> None:
@@ -505,7 +505,8 @@ def test_several_inputs_of_several_types(load: Callable[..., ovengine.Model]) ->
     values = rng.standard_normal((9, 4)).astype(np.float32)
     indices, flags = rng.integers(0, 4, (9, 2)), rng.integers(0, 2, (9, 1)).astype(bool)
     expected = np.where(flags, 1, -1) * np.take_along_axis(values, indices, 1)
-    np.testing.assert_allclose(model({"x": values, "index": indices, "flag": flags})["y"], expected)
+    inputs: dict[str, Any] = {"x": values, "index": indices, "flag": flags}
+    np.testing.assert_allclose(model(inputs)["y"], expected)
 
 
 def test_a_model_with_state_starts_each_request_afresh(load: Callable[..., ovengine.Model]) -> None:

@@ -394,7 +394,7 @@ def test_a_failing_policy_is_replaced_by_priority(ovengine_engine: MakeEngine, p
 def test_a_capsule_that_is_no_policy_is_replaced_by_priority(ovengine_engine: MakeEngine) -> None:
     import datetime
 
-    capsule = datetime.datetime_CAPI  # type: ignore[attr-defined]  # a PyCapsule that happens to be at hand
+    capsule = datetime.datetime_CAPI  # a PyCapsule that happens to be at hand
     engine = ovengine_engine(module(ovengine_scheduler_policies=lambda: [Policy(capsule)]))
     with pytest.warns(PluginWarning, match="'mine' .* failed: .*'priority' instead"):
         model = engine.load(mlp(*TINY_MLP), scheduler="mine")
