@@ -1,0 +1,24 @@
+"""ovengine beside OpenVINO's own ways, on the same work.
+
+    work.py         models, rows and the right answers
+    contenders.py   the ways of getting those answers; own_loop.py: the one in C++
+    experiments.py  which contenders meet on which work, and what is claimed of the outcome
+    rounds.py       taking turns, and ratios with their spread
+    footprint.py    memory after many requests, CPU time at rest: in a process of its own
+    core.py         the native core without Python and OpenVINO (bench/native)
+    machine.py, report.py, __main__.py   `python -m bench`: the table, docs/benchmarks.md, README.md
+    test_*.py       the same contenders under pytest-benchmark: `pytest bench`
+
+What counts as answered: the caller holds an array of the outputs. Answers of every round are compared with those of
+plain OpenVINO.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "out" / "bench"
+"""Where programs are built."""
+
+# models.py belongs to the tests.
+sys.path.append(str(ROOT / "tests"))

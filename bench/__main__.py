@@ -1,0 +1,107 @@
+"""`python -m bench`: measure everything, print the table, write docs/benchmarks.md and the table of README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench import ROOT, core, footprint
+from bench.contenders import Contender
+from bench.experiments import EXPERIMENTS, Experiment
+from bench.machine import Machine
+from bench.report import Report, replace_block
+from bench.rounds import Say, best, take_turns
+
+SWEEP_SHARE = 0.25
+"""A candidate's run while the best is chosen, as a part of a turn."""
+
+
+def main() -> None:
+    """Do what the command line says."""
+    options = _options()
+    report = Report(Machine.here(), options.rounds, options.seconds)
+    chosen = [e for e in EXPERIMENTS if not options.only or e.name in options.only]
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = 160
+    now = TextColumn("{task.fields[now]}")
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), TimeElapsedColumn(), now)
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=len(chosen) + (0 if options.only else 2), now="")
+
+        def tell(what: str) -> None:
+            progress.update(bar, now=what)
+
+        for experiment in chosen:
+            progress.update(bar, description=experiment.name)
+            run(experiment, report, tell)
+            progress.advance(bar)
+        if not options.only:
+            progress.update(bar, description="memory and rest")
+            report.footprint = footprint.measure()
+            progress.advance(bar)
+            progress.update(bar, description="core")
+            report.core = core.measure()
+            progress.advance(bar)
+        progress.update(bar, description="done", now="")
+    console.print(_table(report))
+
+    if options.json is not None:
+        text = json.dumps(report.as_json(), indent=2)
+        if options.json == Path("-"):
+            print(text)
+        else:
+            options.json.write_text(text + "\n")
+    if not options.only and not options.dry_run:
+        (ROOT / "docs" / "benchmarks.md").write_text(report.page())
+        replace_block(ROOT / "README.md", report.readme_table())
+
+
+def run(experiment: Experiment, report: Report, tell: Say) -> None:
+    """Choose the best candidates, let them take turns, and report."""
+    seconds = report.seconds * experiment.weight
+    work = experiment.work()
+    field: dict[str, Contender] = {}
+    try:
+        for key, candidates in experiment.field.items():
+            tell(key)
+            field[key] = best([partial(make, work) for make in candidates], seconds * SWEEP_SHARE, tell)
+        report.add(experiment, field, take_turns(field, report.rounds, seconds, tell))
+    finally:
+        for contender in field.values():
+            contender.close()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    names = [experiment.name for experiment in EXPERIMENTS]
+    parser.add_argument("--only", action="append", choices=names, help="this experiment (may be repeated); no writing")
+    parser.add_argument("--rounds", type=int, default=11, help="rounds of each experiment (default 11)")
+    parser.add_argument("--seconds", type=float, default=0.4, help="about how long one turn takes (default 0.4)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too; - prints it")
+    parser.add_argument("--dry-run", action="store_true", help="leave docs/benchmarks.md and README.md as they are")
+    options = parser.parse_args()
+    if options.rounds < 1 or options.seconds <= 0:
+        parser.error("--rounds and --seconds must be positive")
+    return options
+
+
+def _table(report: Report) -> Table:
+    table = Table("work", "beside", "to reach", "median", "quartiles", "ceiling")
+    for line in report.lines:
+        style = {True: "green", False: "red", None: ""}[line.reached]
+        ceiling = f"{line.ceiling.median:.3g} x" if line.ceiling else ""
+        quartiles = f"{line.ratio.lower:.3g} - {line.ratio.upper:.3g}"
+        median = f"[{style}]{line.ratio.median:.3g} x[/]" if style else f"{line.ratio.median:.3g} x"
+        table.add_row(line.claim.what, line.claim.peer, line.target, median, quartiles, ceiling)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""What was found, as Markdown for people and as plain values for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.contenders import Contender
+from bench.core import CoreFigure
+from bench.experiments import Claim, Experiment
+from bench.footprint import FEW, MANY, Footprint
+from bench.machine import Machine
+from bench.rounds import Spread
+
+BEGIN = "<!-- benchmarks: begin (written by make bench) -->"
+END = "<!-- benchmarks: end -->"
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one claim came out."""
+
+    claim: Claim
+    ratio: Spread
+    ceiling: Spread | None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the median is where it should be; None where nothing was claimed."""
+        if self.claim.target is None:
+            return None
+        return self.ratio.median <= self.claim.target if self.claim.latency else self.ratio.median >= self.claim.target
+
+    @property
+    def target(self) -> str:
+        """As the table says it."""
+        if self.claim.target is None:
+            return ""
+        return f"at most {self.claim.target:g} x" if self.claim.latency else f"{self.claim.target:g} x"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How one contender did: microseconds per request over the rounds, and as what it took part."""
+
+    work: str
+    contender: str
+    us: Spread
+    detail: str
+
+
+@dataclass
+class Report:
+    """All that one run found."""
+
+    machine: Machine
+    rounds: int
+    seconds: float
+    lines: list[Line] = dataclasses.field(default_factory=list)
+    figures: list[Figure] = dataclasses.field(default_factory=list)
+    footprint: Footprint | None = None
+    core: list[CoreFigure] = dataclasses.field(default_factory=list)
+
+    def add(self, experiment: Experiment, field: Mapping[str, Contender], us: Mapping[str, Sequence[float]]) -> None:
+        """The outcome of an experiment: who took part, and microseconds per request, round by round."""
+        for claim in experiment.claims:
+            ratio = _ratio(us, claim.ours, claim.peer, claim.latency)
+            ceiling = _ratio(us, claim.ceiling, claim.peer) if claim.ceiling else None
+            self.lines.append(Line(claim, ratio, ceiling))
+        for key, contender in field.items():
+            name = contender.name if key in (contender.name, "infer_rows") else f"{key}: {contender.name}"
+            self.figures.append(Figure(contender.work.name, name, Spread.of(us[key]), contender.detail))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        lines = [
+            {**asdict(line.claim), "ratio": asdict(line.ratio), "reached": line.reached}
+            | ({"ceiling_ratio": asdict(line.ceiling)} if line.ceiling else {})
+            for line in self.lines
+        ]
+        return {
+            "machine": asdict(self.machine),
+            "rounds": self.rounds,
+            "seconds_per_turn": self.seconds,
+            "lines": lines,
+            "figures": [asdict(figure) for figure in self.figures],
+            "footprint": asdict(self.footprint) if self.footprint else None,
+            "core": [asdict(figure) for figure in self.core],
+        }
+
+    # --- Markdown ---
+
+    def readme_table(self) -> str:
+        """The short one."""
+        machine = self.machine
+        isa = machine.isa[-1] if machine.isa else machine.cpu
+        rows = [(line.claim.what, line.claim.peer, _speed(line), _quartiles(line.ratio)) for line in self.lines]
+        return "\n".join(
+            [
+                *_table(("work", "beside", "median", "quartiles"), rows),
+                "",
+                f"Measured on {machine.cores} cores ({isa}{machine.lacks}), at f32. Ratios of speed, but for latency.",
+            ]
+        )
+
+    def page(self) -> str:
+        """docs/benchmarks.md."""
+        return "\n".join([*self._introduction(), *self._ratios(), *self._figures(), *self._core(), *self._rest()])
+
+    def _introduction(self) -> Iterator[str]:
+        machine = self.machine
+        yield f"""# Benchmarks
+
+Written by `make bench`; do not edit. What is measured is in `bench/`: `pytest bench` runs the same under
+pytest-benchmark.
+
+Each ratio comes from one run, in which the contenders took turns: {self.rounds} rounds after one that does not count,
+about {self.seconds:g} s a turn or a multiple of it for slow models. A ratio is taken within each round; the table has
+the median of the rounds, their quartiles and their extremes. A request counts as answered when the caller holds an
+array of its outputs, and the answers of every turn are compared with those of `compiled_model(x)`. All compute in
+f32. Every peer is the fastest of its candidates, chosen before the rounds (`bench/experiments.py` lists them); ovengine
+has its defaults.
+
+## Machine
+"""
+        isa = ", ".join(machine.isa) + machine.lacks
+        yield f"- {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB; {isa}"
+        yield f"- {machine.system}, CPython {machine.python}, NumPy {machine.numpy}, OpenVINO {machine.openvino}"
+        yield f"- load average in the minute before: {machine.load_before}"
+        yield ""
+
+    def _ratios(self) -> Iterator[str]:
+        yield "## Ratios\n"
+        rows = [
+            (
+                line.claim.what,
+                line.claim.peer,
+                line.target,
+                _speed(line),
+                _quartiles(line.ratio),
+                f"{_digits(line.ratio.least)} - {_digits(line.ratio.most)}",
+                _digits(line.ceiling.median) + " x" if line.ceiling else "",
+            )
+            for line in self.lines
+        ]
+        yield from _table(("work", "beside", "to reach", "median", "quartiles", "extremes", "ceiling"), rows)
+        yield ""
+        if any(line.ceiling for line in self.lines):
+            yield (
+                "Ratios of speed, but for latency. The ceiling is what the own C++ loop reaches beside the same peer, "
+                "in the same\nrounds: raw `infer()` at the best batch size on all cores, with no Python and no "
+                "requests. Where it is below the\ntarget, so is this machine."
+            )
+            yield ""
+        missed = [line for line in self.lines if line.reached is False]
+        if missed:
+            yield "Not reached here:\n"
+            for line in missed:
+                yield f"- {line.claim.what}, beside {line.claim.peer}: {_speed(line)} of {line.target}"
+            yield ""
+
+    def _figures(self) -> Iterator[str]:
+        yield "## The figures behind them\n"
+        rows = [
+            (f.work, f.contender, _digits(f.us.median), _quartiles(f.us), f"{1e6 / f.us.median:,.0f}", f.detail)
+            for f in self.figures
+        ]
+        yield from _table(("work", "contender", "us per request", "quartiles", "requests/s", "as"), rows)
+        yield ""
+
+    def _core(self) -> Iterator[str]:
+        if not self.core:
+            return
+        yield "## The core alone\n"
+        yield (
+            "Claim, write, publish and complete, on a device that takes no time, beside the same with a mutex and a "
+            "deque;\nnanoseconds per row (`bench/native`)."
+        )
+        yield ""
+        rows = [
+            (
+                figure.work,
+                figure.version,
+                _digits(figure.ns_per_row),
+                f"{_digits(figure.min)} - {_digits(figure.max)}",
+                f"{figure.allocations_per_row:.3g}",
+            )
+            for figure in self.core
+        ]
+        yield from _table(("work", "version", "ns per row", "extremes", "allocations per row"), rows)
+        yield ""
+
+    def _rest(self) -> Iterator[str]:
+        if self.footprint is None:
+            return
+        found = self.footprint
+        yield "## Memory and rest\n"
+        yield f"- Resident set after {FEW:,} requests {found.few_kib:,} KiB, after {MANY:,} {found.many_kib:,} KiB."
+        yield f"- CPU time of a process with a loaded model and nothing to do: {found.idle_percent:.3f} % of a core."
+        yield ""
+
+
+def replace_block(file: Path, text: str) -> None:
+    """Put `text` between the marks in `file`.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    content = file.read_text()
+    if content.count(BEGIN) != 1 or content.count(END) != 1:
+        raise ValueError(f"{file} has no block between {BEGIN} and {END}")
+    before, rest = content.split(BEGIN)
+    _, after = rest.split(END)
+    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def _ratio(us: Mapping[str, Sequence[float]], ours: str, peer: str, latency: bool = False) -> Spread:
+    pairs = zip(us[ours], us[peer], strict=True)
+    return Spread.of([mine / theirs if latency else theirs / mine for mine, theirs in pairs])
+
+
+def _speed(line: Line) -> str:
+    return f"{_digits(line.ratio.median)} x"
+
+
+def _quartiles(spread: Spread) -> str:
+    return f"{_digits(spread.lower)} - {_digits(spread.upper)}"
+
+
+def _digits(value: float) -> str:
+    """Three digits, or all those before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

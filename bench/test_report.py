@@ -1,0 +1,80 @@
+"""The report: from turns to the table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import models
+from bench import work
+from bench.__main__ import run
+from bench.contenders import LoneCaller
+from bench.core import CoreFigure
+from bench.experiments import CALL, EXPERIMENTS, OURS, Claim
+from bench.footprint import Footprint
+from bench.machine import Machine
+from bench.report import BEGIN, END, Line, Report, replace_block
+from bench.rounds import Spread
+
+
+def test_spread_has_quartiles_and_extremes() -> None:
+    assert Spread.of([5, 1, 2, 3, 4]) == Spread(median=3, lower=2, upper=4, least=1, most=5)
+    assert Spread.of([7]) == Spread(7, 7, 7, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("latency", "median", "reached"), [(False, 2, True), (False, 0.5, False), (True, 0.5, True), (True, 2, False)]
+)
+def test_latency_is_reached_from_above(latency: bool, median: float, reached: bool) -> None:
+    line = Line(Claim("work", "peer", 1, latency=latency), Spread.of([median]), None)
+    assert line.reached is reached
+
+
+def test_report_of_a_short_run_has_every_claim() -> None:
+    lone = next(experiment for experiment in EXPERIMENTS if experiment.name == "lone")
+    few = partial(work.mlp, "tiny", models.TINY_MLP, 8)
+    one_peer = replace(lone, work=few, field={key: candidates[:1] for key, candidates in lone.field.items()})
+    report = Report(Machine.here(), rounds=2, seconds=0.01)
+    run(one_peer, report, lambda _: None)
+    report.core = [CoreFigure("two producers", "core", 123.4, 120, 130, 5, 0)]
+    report.footprint = Footprint(few_kib=1000, many_kib=1001, idle_percent=0.001)
+
+    assert set(one_peer.field) == {OURS, CALL}
+    page = report.page()
+    for claim in lone.claims:
+        assert f"| {claim.what} | {claim.peer} |" in page
+        assert f"| {claim.what} | {claim.peer} |" in report.readme_table()
+    assert "1,001 KiB" in page
+    assert "| two producers | core | 123 | 120 - 130 | 0 |" in page
+    assert json.loads(json.dumps(report.as_json()))["lines"][0]["peer"] == CALL
+
+
+def test_wrong_answers_do_not_count() -> None:
+    tiny = work.mlp("tiny", models.TINY_MLP, 4)
+    contender = LoneCaller(tiny)
+    try:
+        contender.run(1)
+        contender.answers[1] = contender.answers[2]
+        with pytest.raises(AssertionError):
+            contender.check()
+    finally:
+        contender.close()
+
+
+def test_table_replaces_the_marked_block(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    replace_block(file, "new")
+    assert file.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+
+
+def test_file_without_the_marks_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("nothing here\n")
+    with pytest.raises(ValueError, match="no block"):
+        replace_block(file, "new")
+    assert file.read_text() == "nothing here\n"
