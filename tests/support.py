@@ -108,7 +108,7 @@ def occupy(model: ovengine.Model, rows: int = 1) -> ovengine.Future:
 
 def fill(submit: Callable[[], ovengine.Future]) -> list[ovengine.Future]:
     """Submit until the queue is full; what was accepted."""
-    accepted = []
+    accepted: list[ovengine.Future] = []
     try:
         while len(accepted) < 100_000:
             accepted.append(submit())
