@@ -99,6 +99,9 @@ class Dispatcher {
         return waiting > 0 ? static_cast<std::uint64_t>(waiting) : 0;
     }
 
+    // Requests that were cancelled before they left the ring.
+    std::uint64_t cancelled() const noexcept { return cancelled_.load(); }
+
     // Requests in the ring and jobs, roughly.
     std::uint64_t approx_queued() const noexcept {
         return approx_waiting() + job_count_.load(std::memory_order_relaxed);
@@ -213,7 +216,10 @@ class Dispatcher {
                 std::this_thread::yield();
                 continue;
             }
-            closed += carried_->close() ? 1 : 0;
+            if (carried_->close())
+                ++closed;
+            else
+                cancelled_.add(1);
             drop(carried_);
             carried_ = nullptr;
             waiting_.fetch_sub(1, std::memory_order_relaxed);
@@ -322,6 +328,8 @@ class Dispatcher {
                     slot.batch->release(rows);
                     slot.word.publish(rows);
                 }
+            } else {
+                cancelled_.add(1);
             }
             if (carried_ != nullptr) {
                 drop(carried_);
@@ -394,6 +402,7 @@ class Dispatcher {
     // Everything below: under the lock, but for give() on the free lists.
     std::mutex mutex_;
     bool ended_ = false;
+    Counter cancelled_;  // before they left the ring
     Request* carried_ = nullptr;
     bool job_next_ = false;
     std::deque<Job*> jobs_;

@@ -349,6 +349,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     const LaneStats& lane_stats(std::size_t lane) const noexcept { return lanes_[lane]->lane.stats(); }
     std::uint32_t lane_device(std::size_t lane) const noexcept { return lanes_[lane]->lane.device(); }
     std::uint64_t closed_requests() const noexcept { return closed_requests_.load(); }
+    // Cancelled before a lane had them; the others are in the statistics of the lanes.
+    std::uint64_t cancelled_requests() const noexcept { return dispatcher_.cancelled(); }
 
   private:
     // Waking a thread takes about this long: a lane that is busy for less is back sooner than another one is awake.

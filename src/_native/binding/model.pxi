@@ -423,7 +423,7 @@ cdef class NativeModel:
             "lanes": lanes,
             "failures": {
                 "inference": totals["failed"],
-                "cancelled": totals["cancelled"],
+                "cancelled": totals["cancelled"] + core.cancelled_requests(),
                 "lease_lost": totals["lost"],
                 "engine_closed": core.closed_requests(),
                 "timeout": self._timeouts,

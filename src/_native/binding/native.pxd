@@ -226,4 +226,5 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         const LaneStats& lane_stats(size_t lane)
         uint32_t lane_device(size_t lane)
         uint64_t closed_requests()
+        uint64_t cancelled_requests()
         uint64_t policy_faults()
