@@ -659,12 +659,37 @@ if child == 0:
             assert "child" in str(error), error
         else:
             os._exit(1)
+    # OpenVINO itself does not survive: an error, where a new model would hang.
+    for load in (ovengine.load, ovengine.Engine().load):
+        try:
+            load({str(tiny_mlp)!r})
+        except ovengine.ForkedError as error:
+            assert "spawn" in str(error), error
+        else:
+            os._exit(2)
     model.close()
     engine.close()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 np.testing.assert_array_equal(model(x)["y"], expected)
 assert engine.close(10)
+"""
+    result = run_code(code)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_may_load_when_its_parent_has_not(tiny_mlp: Path) -> None:
+    code = f"""
+import os, numpy as np, ovengine
+engine = ovengine.Engine()
+child = os.fork()
+if child == 0:
+    with ovengine.load({str(tiny_mlp)!r}) as model:
+        model(np.ones((2, 16), np.float32))
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+engine.load({str(tiny_mlp)!r}).close()
 """
     result = run_code(code)
     assert result.returncode == 0, result.stderr

@@ -20,6 +20,8 @@ from ovengine.plugins import Plugins, default
 
 __all__ = ["Engine", "default_engine", "load"]
 
+FORK_ADVICE = "start the child with multiprocessing's method 'spawn' or 'forkserver', or load no model before the fork"
+
 
 class Engine:
     """Owns what loaded models share: OpenVINO's core, plugins, devices, CPU budget.
@@ -69,6 +71,7 @@ class Engine:
         """OpenVINO's core, started on first use."""
         with self._lock:
             if self._runtime is None:
+                _Process.start_openvino()
                 self._runtime = Runtime()
             return self._runtime
 
@@ -197,7 +200,7 @@ class Engine:
 
     def _check_usable(self) -> None:
         if self._forked:
-            raise ForkedError("this engine belongs to the parent process; make one in the child (or use spawn)")
+            raise ForkedError(f"this engine belongs to the parent process; {FORK_ADVICE}")
         if self._closed:
             raise EngineClosed("the engine is closed")
 
@@ -208,6 +211,20 @@ class Engine:
         for model in list(self._models):
             model._on_close = None
             model.mark_forked()
+
+
+class _Process:
+    """What a fork means to OpenVINO: its threads stay with the parent, and a child that uses it again hangs."""
+
+    started = False
+    lost = False
+
+    @classmethod
+    def start_openvino(cls) -> None:
+        """Note that OpenVINO is in use from now on. Raises ForkedError in a child that it cannot work in."""
+        if cls.lost:
+            raise ForkedError(f"OpenVINO was in use before this process was forked; {FORK_ADVICE}")
+        cls.started = True
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -268,6 +285,7 @@ def _close_all() -> None:
 def _after_fork_in_child() -> None:
     global _default_lock
     _default_lock = threading.Lock()  # another thread of the parent may have held it
+    _Process.lost = _Process.started
     for engine in list(_engines):
         engine._mark_forked()
 
