@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ def test_the_order_of_a_backlog_is_that_of_submission() -> None:
 
 
 def test_blocking_callers_wait_for_room_or_time_out() -> None:
-    with fake(1, service_time_us=20_000) as model:
+    with fake(1, service_time_us=1_000_000) as model:
         occupy(model)
         futures = [model.submit(ROW) for _ in range((1 << 14) + 1)]
         with pytest.raises(ovengine.InferenceTimeout, match=r"no room in the queue of model 'fake' within 0.001 s"):
@@ -238,6 +239,7 @@ def test_those_who_wait_are_woken_by_close() -> None:
             model.close(0)
             return "closed"
 
-        outcomes = in_threads([*(functools.partial(wait, future) for future in futures), close])
+        waits: list[Callable[[], str]] = [functools.partial(wait, future) for future in futures]
+        outcomes = in_threads([*waits, close])
         assert set(outcomes) <= {"NoneType", "EngineClosed", "closed"}
         wait_until(lambda: len(told) == len(futures))
