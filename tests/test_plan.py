@@ -251,6 +251,17 @@ def test_measuring_ends_with_its_time_budget(monkeypatch: pytest.MonkeyPatch) ->
     assert "too long" in plan.why
 
 
+def test_a_model_that_takes_long_for_one_row_is_not_tried_with_more() -> None:
+    asked: list[int] = []
+
+    def measure(size: int) -> float:
+        asked.append(size)
+        return 0.5 * size
+
+    assert AdaptiveBatcher().plan(batch_context({}, measure=measure)).ladder == (1,)
+    assert asked == [1]
+
+
 def test_a_size_that_the_model_refuses_ends_the_ladder() -> None:
     def measure(size: int) -> float:
         if size > 4:

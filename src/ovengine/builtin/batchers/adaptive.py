@@ -18,6 +18,8 @@ CLOSE = 0.05
 GAIN = 0.10
 # Compiling and measuring stops when the next size would probably go beyond this.
 TIME_BUDGET_SECONDS = 3.0
+# A warm-up and a measured inference.
+LEAST_RUNS = 2
 
 
 class AdaptiveBatcher:
@@ -49,8 +51,8 @@ class AdaptiveBatcher:
             if best is not None and seconds / size > (1 - STEP) * cost[best] / best:
                 why = f"{cost[best] / best * 1e6:.3g} us a row at {best}, {seconds / size * 1e6:.3g} at {size}"
                 break
-            # The next size takes about as long to compile, and four times as long to run.
-            if now - begin + 4 * (now - previous) > TIME_BUDGET_SECONDS:
+            # The next size takes at most four times as long; where this one was measured before, its runs tell.
+            if now - begin + 4 * max(now - previous, LEAST_RUNS * seconds) > TIME_BUDGET_SECONDS:
                 why = f"measuring a further size would take too long (limit {TIME_BUDGET_SECONDS:g} s)"
                 break
             previous = now
