@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from ovengine import _core
 from ovengine.testing import fake_model
 
 T = TypeVar("T")
+A = TypeVar("A")
 Array = npt.NDArray[Any]
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -157,6 +159,11 @@ def in_threads(functions: Iterable[Callable[[], T]]) -> list[T]:
     if errors:
         raise errors[0]
     return results
+
+
+def each(function: Callable[[A], T], arguments: Iterable[A]) -> list[Callable[[], T]]:
+    """The calls of a function with each of the arguments, for `in_threads`."""
+    return [functools.partial(function, argument) for argument in arguments]
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import gc
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 
 import ovengine
 from ovengine import _core
-from support import EXACT, PATIENCE, Array, double, fake, fill, in_threads, occupy, tagged, wait_until
+from support import EXACT, PATIENCE, Array, double, each, fake, fill, in_threads, occupy, tagged, wait_until
 
 T = TypeVar("T")
 ROW = np.zeros(4, np.float32)
@@ -333,7 +333,7 @@ def test_two_loops_in_two_threads_share_a_model() -> None:
             assert values == [(first + i) * 4 * 2 for i in range(50)]
 
     with ovengine.load(double(), config=EXACT) as model:
-        in_threads([lambda first=first: run(body(first)) for first in (0, 1000)])  # type: ignore[misc]
+        in_threads(each(lambda first: run(body(first)), (0, 1000)))
 
 
 def test_a_future_of_one_loop_is_awaited_on_another() -> None:
@@ -354,9 +354,9 @@ def test_one_future_is_awaited_on_two_loops_at_once_and_asked_by_a_thread() -> N
     with fake(1, service_time_us=50_000) as model:
         occupy(model)
         for future in (model.submit(ROW), model.submit(ROW)):
-            ways: list[Callable[[], float]] = [lambda future=future: run(first_value(future))] * 2  # type: ignore[misc]
-            ways.append(lambda future=future: float(future.result()["y"][0]))  # type: ignore[misc]
-            assert in_threads(ways) == [1.0] * 3
+            awaits = each(lambda future: run(first_value(future)), [future, future])
+            asks = each(lambda future: float(future.result()["y"][0]), [future])
+            assert in_threads(awaits + asks) == [1.0] * 3
 
 
 def test_many_loops_one_after_the_other_leave_nothing_behind() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import models
 import ovengine
-from support import EXACT, PATIENCE, Array, double, fake, in_threads, occupy, reference, tagged, two_in_two_out
+from support import EXACT, PATIENCE, Array, double, each, fake, in_threads, occupy, reference, tagged, two_in_two_out
 
 ROW = np.zeros(4, np.float32)
 
@@ -73,7 +73,7 @@ def test_bulk_requests_and_small_ones_share_the_lanes() -> None:
                 x = tagged(1 + i % 5, first=seed * 1000 + i)
                 np.testing.assert_array_equal(model(x)["y"], x + 1)
 
-        in_threads([lambda seed=seed: (bulk, small)[seed % 2](seed) for seed in range(6)])  # type: ignore[misc]
+        in_threads(each(lambda seed: (bulk, small)[seed % 2](seed), range(6)))
 
 
 def test_a_small_request_does_not_wait_for_all_of_a_bulk_request() -> None:

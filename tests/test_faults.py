@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ovengine
-from support import PATIENCE, fake, fill, in_threads, occupy, wait_until
+from support import PATIENCE, each, fake, fill, in_threads, occupy, wait_until
 
 ROW = np.zeros(4, np.float32)
 POISON = 13.0
@@ -94,7 +94,7 @@ def test_failures_reach_many_threads_each_its_own() -> None:
                 else:
                     assert (model(rows_of(value, value))["y"] == value + 1).all()
 
-        in_threads([lambda seed=seed: call(seed) for seed in range(6)])  # type: ignore[misc]  # a default argument
+        in_threads(each(call, range(6)))
 
 
 def test_a_poisoned_lease_and_shared_inputs_fail_alone_too() -> None:

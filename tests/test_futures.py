@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import pytest
 
 import ovengine
 from ovengine import _core
-from support import PATIENCE, fake, in_threads, occupy, tagged, wait_until
+from support import PATIENCE, each, fake, in_threads, occupy, tagged, wait_until
 
 ROW = np.zeros(4, np.float32)
 SLOW_US = 100_000
@@ -58,10 +57,14 @@ def test_many_threads_may_ask_one_future() -> None:
             occupy(model)
             # One is claimed in a batch, the others wait in the queue: two different places to wait at.
             for future in [model.submit(tagged(1)[0]) for _ in range(3)]:
-                asks: list[Callable[[], Any]] = [future.result] * 6
-                results = in_threads([*asks, lambda f=future: f.exception() or f.result()])  # type: ignore[misc]
+                results = in_threads([future.result] * 6 + each(_ask_twice, [future]))
                 assert all(result is results[0] for result in results)
                 assert results[0]["y"].tolist() == [1, 2, 3, 4]
+
+
+def _ask_twice(future: ovengine.Future) -> ovengine.Result:
+    assert future.exception() is None
+    return future.result()
 
 
 def test_a_future_that_nobody_keeps_is_run_or_given_up_without_a_trace() -> None:
@@ -563,4 +566,4 @@ def test_futures_dropped_while_they_are_waited_for_elsewhere_do_no_harm() -> Non
                         assert (futures[i].result()["y"] == i + 1).all()
                 del futures
 
-        in_threads([lambda seed=seed: churn(seed) for seed in range(4)])  # type: ignore[misc]  # a default argument
+        in_threads(each(churn, range(4)))

@@ -23,6 +23,7 @@ from support import (
     PATIENCE,
     Array,
     double,
+    each,
     fake,
     in_threads,
     occupy,
@@ -365,7 +366,7 @@ def test_blocking_callers_of_many_threads_each_get_their_own_rows() -> None:
                 rows = tagged(1 + i % 5, first=first + i)
                 np.testing.assert_array_equal(model(rows)["y"], rows * 2)
 
-        in_threads([lambda first=thread * 1000: call(first) for thread in range(8)])  # type: ignore[misc]
+        in_threads(each(call, range(0, 8000, 1000)))
 
 
 def test_other_python_threads_run_while_a_call_blocks() -> None:

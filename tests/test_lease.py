@@ -17,6 +17,7 @@ from support import (
     EXACT,
     PATIENCE,
     Array,
+    each,
     fake,
     fill,
     in_threads,
@@ -92,7 +93,7 @@ def test_leases_and_requests_share_batches() -> None:
                 rows = tagged(1 + i % 3, first=seed * 1000 + i)
                 np.testing.assert_array_equal(model(rows)["y"], rows + 1)
 
-        in_threads([lambda seed=seed: (by_lease, by_call)[seed % 2](seed) for seed in range(4)])  # type: ignore[misc]
+        in_threads(each(lambda seed: (by_lease, by_call)[seed % 2](seed), range(4)))
 
 
 def test_a_lease_taken_while_requests_wait_is_run_in_its_turn() -> None:
@@ -126,7 +127,7 @@ def test_a_future_of_a_lease_is_awaited_and_cancelled_like_any_other() -> None:
 
 def test_a_lease_may_be_written_by_another_thread() -> None:
     with fake(4) as model, model.lease(2) as lease:
-        in_threads([lambda row=row: lease["x"].__setitem__(row, row) for row in range(2)])  # type: ignore[misc]
+        in_threads(each(lambda row: lease["x"].__setitem__(row, row), range(2)))
         assert lease.submit().result()["y"][:, 0].tolist() == [1.0, 2.0]
 
 
@@ -262,7 +263,7 @@ def test_leases_that_come_and_go_never_disturb_their_neighbours() -> None:
             finally:
                 stop.set()
 
-        in_threads([lambda seed=seed: (come_and_go, submit)[seed % 2](seed) for seed in range(4)])  # type: ignore[misc]
+        in_threads(each(lambda seed: (come_and_go, submit)[seed % 2](seed), range(4)))
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
