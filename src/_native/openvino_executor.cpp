@@ -63,6 +63,7 @@ class OpenvinoExecutor final : public Executor {
         Bound& bound = bound_[binding];
         if (!bound.request) {
             bound.request = compiled_.create_infer_request();
+            has_state_ = !bound.request.query_state().empty();
             bound.inputs.assign(inputs_.size(), nullptr);
             bound.outputs.assign(outputs_.size(), nullptr);
         }
@@ -77,11 +78,17 @@ class OpenvinoExecutor final : public Executor {
                 bound.request.set_output_tensor(i, {outputs_[i].type, outputs_[i].shape, outputs[i]});
                 bound.outputs[i] = outputs[i];
             }
+        // A request stands for itself: what an earlier one left behind must not show.
+        if (has_state_) bound.request.reset_state();
         bound.request.infer();
     }
 
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
-        if (!shaped_) shaped_ = compiled_.create_infer_request();
+        if (!shaped_) {
+            shaped_ = compiled_.create_infer_request();
+            has_state_ = !shaped_.query_state().empty();
+        }
+        if (has_state_) shaped_.reset_state();
         for (std::size_t i = 0; i < inputs.size(); ++i) {
             const ov::Shape shape(inputs[i].shape.begin(), inputs[i].shape.end());
             shaped_.set_input_tensor(i, {inputs_[i].type, shape, const_cast<std::byte*>(inputs[i].data)});
@@ -116,6 +123,7 @@ class OpenvinoExecutor final : public Executor {
     std::vector<PortType> inputs_, outputs_;
     std::vector<Bound> bound_;
     ov::InferRequest shaped_;
+    bool has_state_ = false;
 };
 
 class OpenvinoCompiled final : public CompiledModel {

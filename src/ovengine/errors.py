@@ -113,7 +113,7 @@ class EngineClosed(OvengineError, RuntimeError):
 
 
 class ForkedError(OvengineError, RuntimeError):
-    """The model was loaded by the parent process; load it in the child instead."""
+    """The model was loaded by the parent process, whose threads are not here; start processes by `spawn`."""
 
 
 class PluginWarning(UserWarning):

@@ -41,7 +41,7 @@ cdef object _closed_error(NativeModel model):
     if model.core.get().forked():
         return errors.ForkedError(
             f"model {model.name!r} was loaded before this process was forked, and its threads are not here; "
-            "load it in the child, or start processes with the method 'spawn'"
+            "start processes with the method 'spawn' or 'forkserver', or load no model before the fork"
         )
     model._rejected_closed += 1
     return errors.EngineClosed(f"model {model.name!r} is closed")
