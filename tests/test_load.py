@@ -656,7 +656,7 @@ if child == 0:
         try:
             call(*arguments)
         except ovengine.ForkedError as error:
-            assert "child" in str(error), error
+            assert "fork" in str(error), error
         else:
             os._exit(1)
     # OpenVINO itself does not survive: an error, where a new model would hang.
