@@ -39,7 +39,7 @@ test-native: asan tsan ## C++ unit and stress tests under AddressSanitizer (with
 
 asan tsan: $(VENV)/build
 	@echo "==> C++ tests, preset $@"
-	cmake --preset $@
+	cmake --preset $@ -G Ninja
 	cmake --build --preset $@
 	$(FIXED_ADDRESSES) ctest --preset $@
 
@@ -48,7 +48,7 @@ pythons: ## build and smoke-test on every CPython 3.10 to 3.13 of this machine
 
 model-check: $(VENV)/build ## model-check the lock-free parts (needs Debian's relacy-dev)
 	@echo "==> model checking"
-	cmake --preset model-check
+	cmake --preset model-check -G Ninja
 	cmake --build --preset model-check
 	ctest --preset model-check
 
