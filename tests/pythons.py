@@ -42,7 +42,7 @@ def build_and_smoke(interpreter: str, environment: Path) -> None:
     """Build, install and use ovengine in a fresh environment. Raises CalledProcessError."""
     shutil.rmtree(environment, ignore_errors=True)
     python = environment / "bin" / "python"
-    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     commands: list[list[str | Path]] = [
         [interpreter, "-m", "venv", environment],
@@ -74,6 +74,7 @@ def main() -> int:
             failed.append(version)
         else:
             print(f"    ok, {time.monotonic() - started:.0f} s", flush=True)
+            shutil.rmtree(base / version)  # half a gigabyte
             done.append(version)
     print(f"==> passed: {', '.join(done) or 'none'}; failed: {', '.join(failed) or 'none'}")
     return 1 if failed or not done else 0
