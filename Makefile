@@ -31,7 +31,8 @@ test: test-python test-native ## all tests that need nothing but Python, a C++20
 
 test-python: $(VENV)/installed $(VENV)/test $(VENV)/demo
 	@echo "==> Python tests"
-	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@# The benchmarks run once, untimed: their answers are checked.
+	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest tests bench --benchmark-disable $(PYTEST_ARGS)
 	@echo "==> benchmarks, once each and without timing"
 	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest bench --benchmark-disable
 
