@@ -33,8 +33,6 @@ test-python: $(VENV)/installed $(VENV)/test $(VENV)/demo
 	@echo "==> Python tests"
 	@# The benchmarks run once, untimed: their answers are checked.
 	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest tests bench --benchmark-disable $(PYTEST_ARGS)
-	@echo "==> benchmarks, once each and without timing"
-	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest bench --benchmark-disable
 
 test-native: asan tsan ## C++ unit and stress tests under AddressSanitizer (with UBSan, leaks) and ThreadSanitizer
 
