@@ -179,7 +179,8 @@ class Plain {
         std::uint32_t rows = 0;
         while (!queue_.empty() && rows < kBatch) batch_[rows++] = queue_.front(), queue_.pop_front();
         lock.unlock();
-        for (std::uint32_t row = 0; row < rows; ++row) std::memcpy(inputs_ + row * kRowFloats, batch_[row]->input, kRowBytes);
+        for (std::uint32_t row = 0; row < rows; ++row)
+            std::memcpy(inputs_ + row * kRowFloats, batch_[row]->input, kRowBytes);
         infer(reinterpret_cast<std::byte*>(inputs_), reinterpret_cast<std::byte*>(outputs_), rows);
         lock.lock();
         for (std::uint32_t row = 0; row < rows; ++row) batch_[row]->output = outputs_[row], batch_[row]->done = true;
@@ -291,9 +292,12 @@ int main(int argc, char** argv) {
 
     Core core;
     Plain plain;
-    Figure figures[] = {{"one thread, batches of 16", "core", {}}, {"one thread, batches of 16", "mutex and deque", {}},
-                        {"one thread, one row", "core", {}},       {"one thread, one row", "mutex and deque", {}},
-                        {"two producers", "core", {}},             {"two producers", "mutex and deque", {}}};
+    Figure figures[] = {{"one thread, batches of 16", "core", {}},
+                        {"one thread, batches of 16", "mutex and deque", {}},
+                        {"one thread, one row", "core", {}},
+                        {"one thread, one row", "mutex and deque", {}},
+                        {"two producers", "core", {}},
+                        {"two producers", "mutex and deque", {}}};
     one_thread(core, rows / 8 / kBatch * kBatch), two_producers(core, rows / 8);
     one_thread(plain, rows / 8 / kBatch * kBatch), two_producers(plain, rows / 8);
     for (std::uint32_t repeat = 0; repeat < repeats; ++repeat) {
@@ -305,18 +309,21 @@ int main(int argc, char** argv) {
         measure(figures[5], two_producers<Plain>, plain, rows);
     }
 
-    if (json) std::printf("[");
-    else std::printf("%-28s %-16s %9s %17s %16s\n", "work", "version", "ns/row", "spread", "allocations/row");
+    if (json)
+        std::printf("[");
+    else
+        std::printf("%-28s %-16s %9s %17s %16s\n", "work", "version", "ns/row", "spread", "allocations/row");
     const char* separator = "";
     for (auto& figure : figures) {
         auto& all = figure.ns_per_row;
         std::sort(all.begin(), all.end());
         const double median = all[all.size() / 2];
         if (json)
-            std::printf("%s\n  {\"work\": \"%s\", \"version\": \"%s\", \"ns_per_row\": %.2f, \"min\": %.2f, "
-                        "\"max\": %.2f, \"repeats\": %zu, \"allocations_per_row\": %.6f}",
-                        separator, figure.work.c_str(), figure.version.c_str(), median, all.front(), all.back(),
-                        all.size(), figure.allocations_per_row);
+            std::printf(
+                "%s\n  {\"work\": \"%s\", \"version\": \"%s\", \"ns_per_row\": %.2f, \"min\": %.2f, "
+                "\"max\": %.2f, \"repeats\": %zu, \"allocations_per_row\": %.6f}",
+                separator, figure.work.c_str(), figure.version.c_str(), median, all.front(), all.back(), all.size(),
+                figure.allocations_per_row);
         else
             std::printf("%-28s %-16s %9.1f %8.1f-%8.1f %16.6f\n", figure.work.c_str(), figure.version.c_str(), median,
                         all.front(), all.back(), figure.allocations_per_row);

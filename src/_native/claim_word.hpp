@@ -38,12 +38,10 @@ class ClaimWord {
         }
     }
 
-    // Marks `rows` claimed rows as written; how many were before. seq_cst: release for the rows' contents (pairs with the acquire in
-    // published()), and totally ordered with IdleLanes so that either this thread sees an idle lane or that lane sees
-    // these rows.
-    std::uint32_t publish(std::uint32_t rows) noexcept {
-        return published_.fetch_add(rows, std::memory_order_seq_cst);
-    }
+    // Marks `rows` claimed rows as written; how many were before. seq_cst: release for the rows' contents (pairs with
+    // the acquire in published()), and totally ordered with IdleLanes so that either this thread sees an idle lane or
+    // that lane sees these rows.
+    std::uint32_t publish(std::uint32_t rows) noexcept { return published_.fetch_add(rows, std::memory_order_seq_cst); }
 
     // Rows published so far. seq_cst: the other half of the order described at publish().
     std::uint32_t published() const noexcept { return published_.load(std::memory_order_seq_cst); }

@@ -319,8 +319,8 @@ class Dispatcher {
                     work.gathered.push_back({carried_, row});
                     carried_ = nullptr;
                 } else {
-                    // Cancelled in this very moment: nobody will ask for these rows. What an earlier batch left there is
-                    // not run again.
+                    // Cancelled in this very moment: nobody will ask for these rows. What an earlier batch left there
+                    // is not run again.
                     for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
                         std::memset(slot.inputs.port(port) + row * layout_.inputs[port], 0,
                                     rows * layout_.inputs[port]);
@@ -358,7 +358,7 @@ class Dispatcher {
         OVENGINE_FAILPOINT("Dispatcher::take, before seal");
         work.slot = &slot;
         work.rows = slot.word.seal();
-        work.reason = work.rows == capacity_ ? LaneStats::full
+        work.reason = work.rows == capacity_            ? LaneStats::full
                       : options_.max_queue_delay_ns > 0 ? LaneStats::delay
                                                         : LaneStats::idle;
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.

@@ -20,8 +20,8 @@ namespace ovengine {
 struct FakeBehavior {
     double service_time_us = 0;
     double service_time_per_row_us = 0;
-    std::optional<float> poison{};   // a row that starts with this value makes infer() throw
-    std::uint32_t fail_every = 0;  // every so many calls throw; 0: never
+    std::optional<float> poison{};  // a row that starts with this value makes infer() throw
+    std::uint32_t fail_every = 0;   // every so many calls throw; 0: never
 };
 
 class FakeCompiled final : public CompiledModel, public std::enable_shared_from_this<FakeCompiled> {
@@ -59,7 +59,8 @@ class FakeCompiled final : public CompiledModel, public std::enable_shared_from_
                 const std::size_t out_row = row_size(model_->outputs_[port]);
                 auto* out = reinterpret_cast<float*>(outputs[port]);
                 for (std::size_t row = 0; row < batch; ++row)
-                    for (std::size_t i = 0; i < out_row; ++i) out[row * out_row + i] = in[row * in_row + i % in_row] + 1;
+                    for (std::size_t i = 0; i < out_row; ++i)
+                        out[row * out_row + i] = in[row * in_row + i % in_row] + 1;
             }
         }
 

@@ -29,7 +29,10 @@ class Lane {
     // `executors[i]` runs batches of `table.sizes()[i]` rows.
     Lane(std::uint32_t device, std::vector<std::unique_ptr<Executor>> executors, const CostTable& table,
          Dispatcher& dispatcher)
-        : device_(device), executors_(std::move(executors)), table_(table), dispatcher_(dispatcher),
+        : device_(device),
+          executors_(std::move(executors)),
+          table_(table),
+          dispatcher_(dispatcher),
           layout_(dispatcher.layout()) {
         const std::uint32_t capacity = table.capacity();
         // Small outputs are copied out of the lane's own memory, which stays bound; to bind a batch's would cost more.

@@ -37,8 +37,7 @@ Port describe(const OutputNode& node, std::size_t index, const char* kind) {
     const ov::PartialShape shape = node.get_partial_shape();
     port.rank_is_static = shape.rank().is_static();
     if (port.rank_is_static)
-        for (const auto& dimension : shape)
-            port.shape.push_back(dimension.is_static() ? dimension.get_length() : -1);
+        for (const auto& dimension : shape) port.shape.push_back(dimension.is_static() ? dimension.get_length() : -1);
     port.dtype = numpy_dtype(node.get_element_type());
     return port;
 }

@@ -23,10 +23,10 @@ extern "C" {
 
 /* One lane, as the policy sees it. A snapshot: `batches` and `rows` may be a moment old. */
 struct ovengine_lane_view {
-    uint32_t device;      /* index of the lane's device in the plan's order, 0 = preferred */
-    uint32_t idle;        /* 1 when the lane can take a batch now */
-    uint64_t batches;     /* batches that it has run */
-    uint64_t rows;        /* rows that it has run */
+    uint32_t device;  /* index of the lane's device in the plan's order, 0 = preferred */
+    uint32_t idle;    /* 1 when the lane can take a batch now */
+    uint64_t batches; /* batches that it has run */
+    uint64_t rows;    /* rows that it has run */
 };
 
 /* One decision. Fields may be added at the end in later minor versions: check struct_size before reading those. */
@@ -34,14 +34,14 @@ struct ovengine_dispatch {
     uint32_t struct_size;
     uint32_t lane_count;
     const struct ovengine_lane_view* lanes;
-    uint32_t pending_rows;   /* rows that wait for a lane, this batch included */
-    uint32_t priority;       /* of the batch, 1 = highest */
+    uint32_t pending_rows; /* rows that wait for a lane, this batch included */
+    uint32_t priority;     /* of the batch, 1 = highest */
 };
 
 struct ovengine_policy {
-    uint32_t abi_version;   /* OVENGINE_POLICY_ABI_VERSION */
-    uint32_t struct_size;   /* sizeof(struct ovengine_policy) */
-    void* context;          /* handed to every call */
+    uint32_t abi_version; /* OVENGINE_POLICY_ABI_VERSION */
+    uint32_t struct_size; /* sizeof(struct ovengine_policy) */
+    void* context;        /* handed to every call */
     /* Index of the idle lane that shall take the batch, or OVENGINE_ANY_LANE. Required. */
     int32_t (*select_lane)(void* context, const struct ovengine_dispatch* dispatch);
     /* Frees `context`. May be NULL. */

@@ -29,7 +29,9 @@ class Policy {
     virtual std::uint64_t faults() const noexcept { return 0; }
 
   protected:
-    static std::uint32_t first(std::uint64_t idle) noexcept { return static_cast<std::uint32_t>(std::countr_zero(idle)); }
+    static std::uint32_t first(std::uint64_t idle) noexcept {
+        return static_cast<std::uint32_t>(std::countr_zero(idle));
+    }
 };
 
 // The first idle lane in the plan's order: preferred devices first, and the same lane as long as it keeps up.

@@ -4,7 +4,7 @@ Conversion, GIL handling and exceptions only; every algorithm lives in the C++ h
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt

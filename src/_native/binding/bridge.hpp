@@ -20,8 +20,8 @@ namespace ovengine::bridge {
 inline platform::Deadline deadline_after(double seconds) {
     // Beyond a century it is forever, and would not fit the clock.
     if (!(seconds < 3e9)) return std::nullopt;
-    return platform::Clock::now() + std::chrono::duration_cast<platform::Clock::duration>(
-                                        std::chrono::duration<double>(std::max(0.0, seconds)));
+    return platform::Clock::now() +
+           std::chrono::duration_cast<platform::Clock::duration>(std::chrono::duration<double>(std::max(0.0, seconds)));
 }
 
 inline std::shared_ptr<CompiledModel> make_fake(const std::vector<Port>& inputs, const std::vector<Port>& outputs,
@@ -80,9 +80,8 @@ class Builder {
     void set_policy(const std::string& kind) { kind_ = kind; }
     // `release(owner)` is called when nobody uses the policy any more.
     void set_native_policy(const ovengine_policy* policy, void (*release)(void*), void* owner) {
-        native_ = std::shared_ptr<const ovengine_policy>(policy, [release, owner](const ovengine_policy*) {
-            release(owner);
-        });
+        native_ = std::shared_ptr<const ovengine_policy>(policy,
+                                                         [release, owner](const ovengine_policy*) { release(owner); });
     }
 
     std::shared_ptr<ModelCore> build() {

@@ -19,7 +19,8 @@ TEST("a request cancelled in the ring never runs, and its place is free again") 
     CHECK(model.finish(first, 1) == Outcome::ok);
     CHECK(model.finish(filler, 2) == Outcome::ok);
     model->release(dropped);
-    for (const auto& call : model.device->calls()) CHECK(std::find(call.tags.begin(), call.tags.end(), 50) == call.tags.end());
+    for (const auto& call : model.device->calls())
+        CHECK(std::find(call.tags.begin(), call.tags.end(), 50) == call.tags.end());
 }
 
 TEST("cancelling twice is harmless") {

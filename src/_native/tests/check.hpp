@@ -53,18 +53,17 @@ std::string compared(const char* text, const A& a, const B& b) {
 
 #define CHECK_JOIN_(a, b) a##b
 #define CHECK_JOIN(a, b) CHECK_JOIN_(a, b)
-#define TEST_(name, id)                                                        \
-    static void id();                                                          \
+#define TEST_(name, id)                                                           \
+    static void id();                                                             \
     static const check::Register CHECK_JOIN(id, _registered){__FILE__, name, id}; \
     static void id()
 #define TEST(name) TEST_(name, CHECK_JOIN(test_of_line_, __LINE__))
 #define CHECK(...) check::report(static_cast<bool>(__VA_ARGS__), __FILE__, __LINE__, #__VA_ARGS__)
-#define CHECK_EQ(a, b)                                                                      \
-    [&](const auto& left, const auto& right) {                                              \
-        return left == right ||                                                             \
-               check::report(false, __FILE__, __LINE__, check::compared(#a " == " #b, left, right)); \
+#define CHECK_EQ(a, b)                                                                                                \
+    [&](const auto& left, const auto& right) {                                                                        \
+        return left == right || check::report(false, __FILE__, __LINE__, check::compared(#a " == " #b, left, right)); \
     }(a, b)
-#define REQUIRE(...) \
-    do {             \
+#define REQUIRE(...)                                  \
+    do {                                              \
         if (!CHECK(__VA_ARGS__)) throw check::Stop{}; \
     } while (false)

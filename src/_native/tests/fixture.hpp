@@ -128,8 +128,8 @@ class Model {
                 lanes[i].executors.push_back(std::move(fake));
             }
         }
-        core_ = std::make_shared<ModelCore>(std::move(layout), CostTable(setup.ladder, setup.cost_us),
-                                            std::move(lanes), ModelCore::Options{setup.queue});
+        core_ = std::make_shared<ModelCore>(std::move(layout), CostTable(setup.ladder, setup.cost_us), std::move(lanes),
+                                            ModelCore::Options{setup.queue});
         if (setup.policy) core_->set_policy(std::move(setup.policy));
         core_->start();
         // All lanes parked: what a test starts from. (Nobody can look at those of a model that holds batches.)

@@ -21,7 +21,8 @@ TEST("all input ports are written, each with its own rows") {
     for (int i = 0; i < 9; ++i) others.push_back(model.submit(static_cast<float>(10 * i)));
     model.device->release();
     CHECK(model.finish(first, 1) == Outcome::ok);
-    for (int i = 0; i < 9; ++i) CHECK(model.finish(others[static_cast<std::size_t>(i)], static_cast<float>(10 * i)) == Outcome::ok);
+    for (int i = 0; i < 9; ++i)
+        CHECK(model.finish(others[static_cast<std::size_t>(i)], static_cast<float>(10 * i)) == Outcome::ok);
 }
 
 TEST("padding rows are zero, also where another batch has written before") {

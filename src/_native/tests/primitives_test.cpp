@@ -408,17 +408,17 @@ TEST("a native policy sees the lanes, and a wrong answer is a fault and not a ch
         std::uint32_t idle = 0, pending_rows = 0, destroyed = 0;
         std::uint64_t rows = 0;
     } context;
-    const ovengine_policy policy{
-        OVENGINE_POLICY_ABI_VERSION, sizeof(ovengine_policy), &context,
-        [](void* given, const ovengine_dispatch* dispatch) {
-            auto& seen = *static_cast<Context*>(given);
-            seen.idle = 0;
-            for (std::uint32_t i = 0; i < dispatch->lane_count; ++i) seen.idle |= dispatch->lanes[i].idle << i;
-            seen.pending_rows = dispatch->pending_rows;
-            seen.rows = dispatch->lanes[1].rows;
-            return seen.answer;
-        },
-        [](void* given) { ++static_cast<Context*>(given)->destroyed; }};
+    const ovengine_policy policy{OVENGINE_POLICY_ABI_VERSION, sizeof(ovengine_policy), &context,
+                                 [](void* given, const ovengine_dispatch* dispatch) {
+                                     auto& seen = *static_cast<Context*>(given);
+                                     seen.idle = 0;
+                                     for (std::uint32_t i = 0; i < dispatch->lane_count; ++i)
+                                         seen.idle |= dispatch->lanes[i].idle << i;
+                                     seen.pending_rows = dispatch->pending_rows;
+                                     seen.rows = dispatch->lanes[1].rows;
+                                     return seen.answer;
+                                 },
+                                 [](void* given) { ++static_cast<Context*>(given)->destroyed; }};
     const auto stats = std::make_unique<std::array<LaneStats, 3>>();
     (*stats)[1].rows.add(17);
     {

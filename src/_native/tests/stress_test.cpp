@@ -100,8 +100,9 @@ void run(Load load) {
             const std::uint64_t bits = random_bits();
             const bool is_job = bits % 64 == 0, is_lease = bits % 16 == 1, runs_itself = bits % 16 == 2;
             const bool cancels = (bits >> 8) % 8 == 0;
-            const auto rows = static_cast<std::uint32_t>(
-                1 + (bits >> 16) % (is_job ? kMaxRows : (bits >> 40) % 4 != 0 ? 1 : capacity));
+            const auto rows = static_cast<std::uint32_t>(1 + (bits >> 16) % (is_job                  ? kMaxRows
+                                                                             : (bits >> 40) % 4 != 0 ? 1
+                                                                                                     : capacity));
             const std::uint32_t tag = next_tag.fetch_add(rows, std::memory_order_relaxed);
             if (tag + rows > tags.size()) break;
             auto request = std::make_unique<Sent>();
@@ -118,7 +119,8 @@ void run(Load load) {
             } else if (is_lease) {
                 while (admission == Admission::full) admission = model->begin_lease(rows, ticket);
                 model.write(ticket, first);
-                if ((bits >> 24) % 16 == 0) std::this_thread::sleep_for(std::chrono::microseconds((bits >> 32) % 30'000));
+                if ((bits >> 24) % 16 == 0)
+                    std::this_thread::sleep_for(std::chrono::microseconds((bits >> 32) % 30'000));
                 if ((bits >> 28) % 4 == 0 || !model->publish_lease(ticket, admission)) {
                     model->abandon_lease(ticket);
                     continue;
@@ -208,7 +210,8 @@ TEST("the same with a queue of three and one row to a batch") {
 TEST("the same while batches are held back") {
     run({.requests = requests() / 20,
          .jitter_per_mille = 20,
-         .setup = {.ladder = {1, 8}, .lanes = 2, .width = 2, .out_width = 2, .queue = {.max_queue_delay_ns = 200'000}}});
+         .setup = {
+             .ladder = {1, 8}, .lanes = 2, .width = 2, .out_width = 2, .queue = {.max_queue_delay_ns = 200'000}}});
 }
 
 TEST("the same on a device that fails now and then") {

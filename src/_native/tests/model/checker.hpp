@@ -182,7 +182,8 @@ class atomic {
         context.sched();
         {
             rl::preemption_disabler alone(context);
-            if (value_.rmw(rl::rmw_type_t<rl::rmw_type_add>(), Raw{0}, rl::mo_relaxed, $) != raw(expected)) return false;
+            if (value_.rmw(rl::rmw_type_t<rl::rmw_type_add>(), Raw{0}, rl::mo_relaxed, $) != raw(expected))
+                return false;
         }
         timed_out = value_.wait(context, timed, true, $) == rl::unpark_reason_timeout;
         return true;
@@ -204,11 +205,13 @@ class atomic {
         auto strong = effective("compare_exchange", "success", success, where);
         const auto weak = effective("compare_exchange", "failure", failure, where);
         // Relacy knows no exchange that acquires only when it fails: it acquires always then.
-        if (weak == std::memory_order_acquire && strong == std::memory_order_release) strong = std::memory_order_acq_rel;
-        if (weak == std::memory_order_acquire && strong == std::memory_order_relaxed) strong = std::memory_order_acquire;
+        if (weak == std::memory_order_acquire && strong == std::memory_order_release)
+            strong = std::memory_order_acq_rel;
+        if (weak == std::memory_order_acquire && strong == std::memory_order_relaxed)
+            strong = std::memory_order_acquire;
         Raw seen = raw(expected);
-        const bool done = value_.compare_exchange(rl::bool_t<kWeak>(), seen, raw(value), checked(strong), checked(weak),
-                                                  info(where));
+        const bool done =
+            value_.compare_exchange(rl::bool_t<kWeak>(), seen, raw(value), checked(strong), checked(weak), info(where));
         expected = cooked(seen);
         return done;
     }

@@ -27,6 +27,7 @@ WEAKER = {
 
 
 def run(program: str, *arguments: str) -> str:
+    """What the checker prints."""
     done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=600)
     return done.stdout
 
@@ -58,6 +59,7 @@ def mutations(sites: dict[str, tuple[str, str, set[str]]]) -> list[tuple[str, st
 
 
 def main() -> int:
+    """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program")
     parser.add_argument("--table", type=pathlib.Path)
@@ -91,6 +93,7 @@ def main() -> int:
 
 
 def natural(key: tuple[str, str]) -> tuple[str, int, str]:
+    """Sorts by file, then by line as a number."""
     file, line = key[0].split(":")
     return file, int(line), key[1]
 

@@ -118,13 +118,13 @@ struct PublishPark : rl::test_suite<PublishPark, 3> {
         }
         for (std::uint32_t seen = 0; seen < 2;) {
             const std::uint32_t published = word.published();
-            for (; seen < published; ++seen) {}
+            for (; seen < published; ++seen) {
+            }
             if (seen == 2) break;
             owner($) = 0;
             idle.put(0);
             if (word.published() > seen && idle.try_take(0)) continue;
-            while (signal.exchange(0, std::memory_order_acquire) == 0)
-                platform::futex_wait(signal, 0, std::nullopt);
+            while (signal.exchange(0, std::memory_order_acquire) == 0) platform::futex_wait(signal, 0, std::nullopt);
             EXPECT(int(owner($)) != 0);
         }
         EXPECT(word.seal() == 2);
@@ -171,7 +171,8 @@ struct CompleteWait : rl::test_suite<CompleteWait<kTimed>, 3> {
             }
             return;
         }
-        while (event.wait(std::nullopt) != platform::WaitResult::woken) {}
+        while (event.wait(std::nullopt) != platform::WaitResult::woken) {
+        }
         EXPECT(int(data($)) == 42);
     }
 };
@@ -426,9 +427,8 @@ struct Core {
             lane.device = 0;
             lane.executors.push_back(std::make_unique<NullExecutor>(capacity));
         }
-        core = std::make_shared<ModelCore>(RowLayout{{sizeof(float)}, {sizeof(float)}},
-                                           CostTable(sizes, {1.0}), std::move(lanes),
-                                           ModelCore::Options{{.max_queue_size = limit}});
+        core = std::make_shared<ModelCore>(RowLayout{{sizeof(float)}, {sizeof(float)}}, CostTable(sizes, {1.0}),
+                                           std::move(lanes), ModelCore::Options{{.max_queue_size = limit}});
         core->running_.store(static_cast<std::uint32_t>(lane_count), std::memory_order_relaxed);
         clients.store(count, std::memory_order_relaxed);
     }
