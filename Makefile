@@ -25,7 +25,8 @@ help: ## list the targets
 
 demo: $(VENV)/installed $(VENV)/demo ## find faces in several video channels, beside AsyncInferQueue
 	@echo "==> demo: faces in four channels"
-	$(BIN)/python examples/faces.py
+	@mkdir -p out
+	$(BIN)/python examples/faces.py --output out/faces.png
 
 test: test-python test-native ## all tests that need nothing but Python, a C++20 compiler and make
 
