@@ -20,6 +20,8 @@ from bench.rounds import Say, best, take_turns
 
 SWEEP_SHARE = 0.25
 """A candidate's run while the best is chosen, as a part of a turn."""
+QUIET_PERCENT = 5
+"""Of the CPU time: what others may take without a warning."""
 
 
 def main() -> None:
@@ -28,6 +30,8 @@ def main() -> None:
     report = Report(Machine.here(), options.rounds, options.seconds)
     chosen = [e for e in EXPERIMENTS if not options.only or e.name in options.only]
     console = Console(stderr=True)
+    if report.machine.others_percent > QUIET_PERCENT:
+        console.print(f"[yellow]others use {report.machine.others_percent:g} % of the CPUs: expect a wide spread[/]")
     if not console.is_terminal:
         console.width = 160
     now = TextColumn("{task.fields[now]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,8 @@ class Machine:
     python: str
     openvino: str
     numpy: str
-    load_before: float
-    """Processes that wanted to run, on average over the minute before: what the figures had to share."""
+    others_percent: float
+    """CPU time, of all cores, that others took in the second before: what the figures had to share."""
 
     @classmethod
     def here(cls) -> Machine:
@@ -54,10 +55,29 @@ class Machine:
             python=platform.python_version(),
             openvino=ov.get_version(),
             numpy=np.__version__,
-            load_before=round(os.getloadavg()[0], 1),
+            others_percent=round(_busy_percent(), 1),
         )
 
     @property
     def lacks(self) -> str:
         """What other CPUs of this kind have and this one has not, for those who compare figures."""
         return "; no AMX" if "AVX2" in self.isa and "AMX" not in self.isa else ""
+
+    @property
+    def brief(self) -> str:
+        """In a few words."""
+        widest = next((name for name in ("AMX", "AVX-512", "AVX2", "SVE", "NEON") if name in self.isa), self.cpu)
+        return f"{self.cores} cores ({widest}{self.lacks})"
+
+
+def _busy_percent(seconds: float = 1.0) -> float:
+    """Of all cores, while this process sleeps."""
+
+    def times() -> tuple[int, int]:
+        user, nice, system, idle, iowait, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
+        return user + nice + system + sum(rest), idle + iowait
+
+    busy, free = times()
+    time.sleep(seconds)
+    busy, free = (now - before for now, before in zip(times(), (busy, free), strict=True))
+    return 100 * busy / max(1, busy + free)

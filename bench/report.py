@@ -18,6 +18,11 @@ from bench.rounds import Spread
 BEGIN = "<!-- benchmarks: begin (written by make bench) -->"
 END = "<!-- benchmarks: end -->"
 
+CEILING = """\
+Ratios of speed; of latency where it says so. The ceiling is what the own C++ loop reaches beside the same peer, in the
+same rounds: raw `infer()` at the best batch size on all cores, with no Python and no requests. Where it is below the
+target, so is everything on this machine."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -95,14 +100,12 @@ class Report:
 
     def readme_table(self) -> str:
         """The short one."""
-        machine = self.machine
-        isa = machine.isa[-1] if machine.isa else machine.cpu
         rows = [(line.claim.what, line.claim.peer, _speed(line), _quartiles(line.ratio)) for line in self.lines]
         return "\n".join(
             [
                 *_table(("work", "beside", "median", "quartiles"), rows),
                 "",
-                f"Measured on {machine.cores} cores ({isa}{machine.lacks}), at f32. Ratios of speed, but for latency.",
+                f"Measured on {self.machine.brief}, at f32. Ratios of speed; of latency where it says so.",
             ]
         )
 
@@ -129,7 +132,7 @@ has its defaults.
         isa = ", ".join(machine.isa) + machine.lacks
         yield f"- {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB; {isa}"
         yield f"- {machine.system}, CPython {machine.python}, NumPy {machine.numpy}, OpenVINO {machine.openvino}"
-        yield f"- load average in the minute before: {machine.load_before}"
+        yield f"- others took {machine.others_percent:g} % of the CPU time in the second before"
         yield ""
 
     def _ratios(self) -> Iterator[str]:
@@ -149,17 +152,14 @@ has its defaults.
         yield from _table(("work", "beside", "to reach", "median", "quartiles", "extremes", "ceiling"), rows)
         yield ""
         if any(line.ceiling for line in self.lines):
-            yield (
-                "Ratios of speed, but for latency. The ceiling is what the own C++ loop reaches beside the same peer, "
-                "in the same\nrounds: raw `infer()` at the best batch size on all cores, with no Python and no "
-                "requests. Where it is below the\ntarget, so is this machine."
-            )
+            yield CEILING
             yield ""
         missed = [line for line in self.lines if line.reached is False]
         if missed:
             yield "Not reached here:\n"
             for line in missed:
-                yield f"- {line.claim.what}, beside {line.claim.peer}: {_speed(line)} of {line.target}"
+                most = f"; the ceiling is {_digits(line.ceiling.median)} x" if line.ceiling else ""
+                yield f"- {line.claim.what}, beside {line.claim.peer}: {_speed(line)} of {line.target}{most}"
             yield ""
 
     def _figures(self) -> Iterator[str]:
