@@ -100,8 +100,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
 
     // Where the rows of `port` go. For a request in the ring: memory of its own, made on the first call.
     std::byte* destination(const Ticket& ticket, std::size_t port) {
-        if (ticket.slot != nullptr)
-            return ticket.slot->inputs.port(port) + ticket.row * layout().inputs[port];
+        if (ticket.slot != nullptr) return ticket.slot->inputs.port(port) + ticket.row * layout().inputs[port];
         auto& sources = ticket.request->sources();
         if (sources.empty()) {
             std::byte* memory = ticket.request->reserve(aligned_bytes(ticket.rows));
@@ -275,6 +274,11 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         }
         return known != nullptr && known->event().try_attach(notice, notice);
     }
+    // May the core still read memory that it shares with the caller of this ticket? Ends with the inference that does.
+    static bool may_read_input(const Ticket& ticket) noexcept {
+        if (ticket.job != nullptr) return !ticket.job->quiet();
+        return ticket.request != nullptr && ticket.request->may_be_read();
+    }
     // Of a ticket whose outcome is known: the request, and with it the copy of its input, goes back to the pool.
     void drop_request(Ticket& ticket) noexcept {
         if (ticket.request == nullptr) return;
@@ -385,7 +389,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             OVENGINE_FAILPOINT("ModelCore::run_lane, before put");
             idle_.put(index);
             OVENGINE_FAILPOINT("ModelCore::run_lane, put");
-            if ((dispatcher_.has_work(holding) || stopping_.load(std::memory_order_seq_cst) || (holding && closing())) &&
+            if ((dispatcher_.has_work(holding) || stopping_.load(std::memory_order_seq_cst) ||
+                 (holding && closing())) &&
                 idle_.try_take(index)) {
                 platform::relax();
                 continue;

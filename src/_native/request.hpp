@@ -76,6 +76,13 @@ class Request {
     std::uint32_t rows() const noexcept { return rows_; }
     std::int64_t arrived_ns() const noexcept { return arrived_ns_; }
 
+    // May a lane still read the sources? Asked by the owner that is not a lane.
+    bool may_be_read() const noexcept {
+        const State now = state();
+        if (now == State::cancelled || now == State::closed) return false;
+        return references_.load(std::memory_order_acquire) > 1;  // pairs with release()
+    }
+
     // True for the last of the two owners: the request is its to reuse.
     bool release() noexcept { return references_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
 

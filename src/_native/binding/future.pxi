@@ -30,18 +30,17 @@ cdef class Future:
         self._model.core.get().release(self._ticket)
 
     cdef void _give_up_kept(self) noexcept:
-        # The core may be reading the caller's arrays: they go only when it no longer does, which takes one inference
-        # at most.
-        cdef Ticket ticket = self._ticket
-        ModelCore.cancel(ticket)
-        if ticket.job != NULL:
-            with nogil:
-                while not ticket.job.quiet():
-                    _sleep_us(50)
-        elif ModelCore.completion(ticket) != NULL:
-            with nogil:
-                while not ModelCore.completion(ticket).done():
-                    ModelCore.wait(ticket, Deadline())
+        cdef _Lingering lingering
+        if self._outcome() == Outcome.pending:
+            ModelCore.cancel(self._ticket)
+        _sweep_lingering()
+        if ModelCore.may_read_input(self._ticket):
+            lingering = _Lingering.__new__(_Lingering)
+            lingering.model = self._model
+            lingering.ticket = self._ticket
+            lingering.kept = self._kept
+            self._ticket = Ticket()
+            _lingering.append(lingering)
 
     cdef inline Outcome _outcome(self) noexcept:
         if self._result is not None:
@@ -187,6 +186,28 @@ cdef class Future:
             Outcome.failed: "failed", Outcome.closed: "closed", Outcome.lease_lost: "lease lost",
         }[self._outcome()]
         return f"<Future {state} of model {self._model.name!r}, {self._rows} rows>"
+
+
+cdef class _Lingering:
+    """Arrays of a request that was given up, for as long as the core may read them: until an inference ends."""
+    cdef NativeModel model
+    cdef Ticket ticket
+    cdef object kept
+
+    def __dealloc__(self):
+        if self.model is not None and not self.model.core.get().forked():
+            self.model.core.get().release(self.ticket)
+
+
+cdef list _lingering = []
+
+
+cdef _sweep_lingering():
+    cdef _Lingering lingering
+    # Changed in place: a garbage collection in here may add to it.
+    for lingering in list(_lingering):
+        if not ModelCore.may_read_input(lingering.ticket):
+            _lingering.remove(lingering)
 
 
 cdef _call(fn, Future future):

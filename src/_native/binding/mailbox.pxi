@@ -60,13 +60,14 @@ cdef _abandon(_Mailbox mailbox):
 
 cdef _sweep_abandoned():
     cdef _Mailbox mailbox
-    global _abandoned
     with _loop_lock:
         for closed in [loop for loop in _loop_mailboxes if loop.is_closed()]:
             _abandoned.append(_loop_mailboxes.pop(closed))
+    # Changed in place: a garbage collection in here may add to it.
     for mailbox in list(_abandoned):
         mailbox.take()
-    _abandoned = [mailbox for mailbox in _abandoned if mailbox.outstanding]
+        if not mailbox.outstanding and mailbox in _abandoned:
+            _abandoned.remove(mailbox)
 
 
 # One mailbox per event loop, read by the loop itself.

@@ -8,13 +8,6 @@ _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
 _REASONS = ("full", "idle", "delay", "caller", "bulk")
 cdef object _models = weakref.WeakSet()
 
-cdef extern from * nogil:
-    """
-    #include <unistd.h>
-    """
-    int _sleep_us "usleep"(unsigned int us)
-
-
 cdef void _release_capsule(void* owner) noexcept nogil:
     with gil:
         Py_DECREF(<object>owner)
@@ -446,6 +439,7 @@ def debug_counters():
     cdef NativeModel model
     cdef InUse in_use
     _sweep_abandoned()
+    _sweep_lingering()
     totals = dict.fromkeys(("slots", "batches", "requests", "rows"), 0)
     for model in list(_models):
         if model.core.get().forked():

@@ -118,7 +118,6 @@ cdef extern from "completion.hpp" namespace "ovengine" nogil:
 
 cdef extern from "job.hpp" namespace "ovengine" nogil:
     cdef cppclass Job:
-        cbool quiet()
         vector[ShapedOutput]& shaped_outputs()
 
 cdef extern from "stats.hpp" namespace "ovengine" nogil:
@@ -216,6 +215,8 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         cbool cancel(Ticket& ticket)
         @staticmethod
         cbool attach(Ticket& ticket, Notice* notice)
+        @staticmethod
+        cbool may_read_input(const Ticket& ticket)
         void drop_request(Ticket& ticket)
         byte* output(const Ticket& ticket, size_t port)
         void release(Ticket& ticket)
