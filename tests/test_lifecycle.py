@@ -1,0 +1,460 @@
+"""Beginnings and ends: close, fork, signals, the interpreter's exit, and idleness."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ovengine
+from ovengine import _core
+from support import EXACT, PATIENCE, double, fake, occupy, run_python, tagged, wait_until
+
+ROW = np.zeros(4, np.float32)
+SLOW_US = 100_000
+
+PREAMBLE = """
+import asyncio, os, signal, sys, threading, time
+import numpy as np
+import ovengine
+from ovengine.testing import fake_model, mlp
+ROW = np.zeros(4, np.float32)
+
+async def started(loop):
+    loop.held = [model.ainfer(ROW) for _ in range(10)]
+    loop.held[0].add_done_callback(lambda future: None)
+
+def serve():
+    try:
+        while True:
+            model(ROW)
+    except ovengine.EngineClosed:
+        pass
+"""
+
+
+def script(code: str) -> str:
+    return PREAMBLE + textwrap.dedent(code)
+
+
+def succeeds(code: str) -> str:
+    """Run in a process of its own; it must end well, with nothing on its standard error. What it printed."""
+    process = run_python(script(code))
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
+
+
+# -- close ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_model_refuses_everything_with_a_clear_error() -> None:
+    with fake() as model:
+        assert [model.closed, model.close(), model.closed] == [False, True, True]
+        calls: list[Any] = [model, model.infer, model.submit, model.ainfer, model.infer_rows]
+        for call in calls:
+            with pytest.raises(ovengine.EngineClosed, match="model 'fake' is closed"):
+                call(ROW)
+            with pytest.raises(RuntimeError):
+                call(np.zeros((50, 4), np.float32))
+        with pytest.raises(ovengine.EngineClosed):
+            model.lease()
+        with pytest.raises(ovengine.EngineClosed):
+            list(model.map([ROW]))
+        assert "closed" in repr(model)
+        assert model.stats().rejections["closed"] == 12
+
+
+def test_closing_twice_and_from_many_threads_is_closing_once() -> None:
+    with fake(service_time_us=SLOW_US) as model:
+        future = occupy(model)
+        threads = [threading.Thread(target=model.close) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        assert future.exception() is None
+        assert model.close()
+        assert model.close(0)
+        assert model.close(timeout=-1)
+
+
+def test_the_block_of_a_model_ends_when_all_is_served() -> None:
+    with ovengine.load(double(), config=EXACT) as model:
+        futures = [model.submit(tagged(1, first=i)) for i in range(1000)]
+    for i, future in enumerate(futures):
+        assert future.done()
+        np.testing.assert_array_equal(future.result()["y"], tagged(1, first=i) * 2)
+
+
+def test_closing_an_engine_closes_its_models() -> None:
+    with ovengine.Engine() as engine:
+        models = [engine.load(double(), config=EXACT) for _ in range(2)]
+        futures = [model.submit(ROW) for model in models]
+    assert all(model.closed for model in models)
+    assert [future.exception() for future in futures] == [None, None]
+    with pytest.raises(ovengine.EngineClosed):
+        models[0](ROW)
+    with pytest.raises(ovengine.EngineClosed):
+        engine.load(double())
+
+
+def test_an_error_in_the_block_closes_the_model_too() -> None:
+    with pytest.raises(ovengine.InputError), fake() as model:
+        model(np.zeros(5, np.float32))
+    assert model.closed
+
+
+def test_a_model_that_is_dropped_unclosed_stops_its_threads() -> None:
+    ovengine.load(double(), config=EXACT).close()  # OpenVINO keeps threads of its own
+    before = native_threads()
+    model = ovengine.load(double(), config=EXACT)
+    assert native_threads() > before
+    pending = [model.submit(ROW) for _ in range(3)]
+    del model, pending
+    gc.collect()
+    wait_until(lambda: native_threads() <= before)
+
+
+def native_threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+# -- idleness ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_queue_delay_us", [0, 500])
+def test_an_idle_engine_uses_no_processor(max_queue_delay_us: int) -> None:
+    with (
+        ovengine.load(double(), config=EXACT, max_queue_delay_us=max_queue_delay_us) as model,
+        fake(1, 16, lanes=4, max_queue_delay_us=max_queue_delay_us) as other,
+    ):
+        for one in (model, other):
+            one(ROW)
+            one.submit(ROW).result()
+            one.infer_rows(np.zeros((50, 4), np.float32))
+            one.submit(ROW).add_done_callback(lambda future: None)
+        lease = model.lease()
+        wait_until(lambda: other.stats().pending_requests == 0)
+        gc.collect()
+        begin = time.process_time()
+        time.sleep(1)
+        # Polling at a millisecond, or spinning on one thread, would be far above.
+        assert time.process_time() - begin < 0.005
+        lease.release()
+
+
+# -- the interpreter's exit -------------------------------------------------------------------------------------------
+
+
+IN_FLIGHT = [
+    "futures = [model.submit(ROW) for _ in range(1000)]",
+    "threading.Thread(target=serve, daemon=True).start(); time.sleep(0.1)",
+    "loop = asyncio.new_event_loop(); loop.run_until_complete(started(loop))",
+    "future = model.submit(np.zeros((1000, 4)), share_inputs=True)",
+    "model.submit(ROW)",
+    "future = model.submit(np.zeros((1000, 4), np.float32))",
+    "futures = [model.submit(np.zeros((4, 4), np.float32), share_inputs=True) for _ in range(10)]",
+    "future = model.submit(ROW); future.add_done_callback(lambda future: future.done())",
+    "lease = model.lease(); lease['x'][...] = 1",
+    "results = model.map([ROW] * 1000); next(results)",
+    "completed = ovengine.as_completed([model.submit(ROW) for _ in range(10)]); next(completed)",
+    "results = [model(ROW) for _ in range(3)]; array = results[0]['y']",
+    "threading.Thread(target=lambda: [model.submit(ROW).exception() for _ in range(5)]).start()",
+    "threading.Thread(target=model.submit(ROW).exception, daemon=True).start()",
+    "ovengine.held = [model, model.submit(ROW)]",
+    "model.me = model; model.submit(ROW)",
+    "sys.modules['held'] = model; threading.current_thread().held = model.submit(ROW)",
+]
+
+
+@pytest.mark.parametrize("in_flight", IN_FLIGHT)
+def test_exit_with_requests_in_flight_is_quick_and_quiet(in_flight: str) -> None:
+    assert succeeds(f"model = fake_model((1, 4), service_time_us=50_000)\n{in_flight}\nprint('end')") == "end\n"
+
+
+@pytest.mark.parametrize("in_flight", IN_FLIGHT[:4])
+def test_exit_with_inferences_running_in_openvino_is_quiet_too(in_flight: str) -> None:
+    assert succeeds(f"model = ovengine.load(mlp(4, 4))\n{in_flight}\nprint('end')") == "end\n"
+
+
+def test_exit_does_not_wait_for_a_device_that_does_not_come_back() -> None:
+    begin = time.monotonic()
+    out = succeeds(
+        """
+        model = fake_model((1,), service_time_us=100_000_000)
+        future = model.submit(ROW)
+        threading.Thread(target=future.exception, daemon=True).start()
+        time.sleep(0.1)
+        print("end")
+        """
+    )
+    assert out == "end\n"
+    assert time.monotonic() - begin < 50  # it would take 100 s
+
+
+def test_exit_through_an_exception_shows_that_exception_only() -> None:
+    process = run_python(
+        script("model = fake_model(service_time_us=50_000); future = model.submit(ROW); raise SystemExit('why')")
+    )
+    assert (process.returncode, process.stderr) == (1, "why\n")
+
+
+def test_a_model_may_be_used_until_the_very_end() -> None:
+    out = succeeds(
+        """
+        import atexit
+        model = fake_model((1, 4))
+        class AtEnd:
+            def __del__(self):
+                print("deleted", float(model(ROW)["y"][0]) if not model.closed else "closed")
+        held = AtEnd()
+        atexit.register(lambda: print("atexit", float(model(ROW)["y"][0])))
+        """
+    )
+    assert out.startswith("atexit 1.0\n")
+
+
+# -- fork -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_child_of_a_fork_gets_a_clear_error_and_the_parent_goes_on() -> None:
+    out = succeeds(
+        """
+        import gc, warnings
+        warnings.simplefilter("ignore")  # newer Pythons warn of forks with threads
+        network = mlp(4, 4)
+        loaded = ovengine.load(network)
+        fake = fake_model((1,), service_time_us=100_000)
+        done, pending = loaded.submit(ROW), [fake.submit(ROW) for _ in range(4)]
+        bulk, shared = fake.submit(np.zeros((9, 4), np.float32)), fake.submit(np.zeros((2, 4)), share_inputs=True)
+        lease, result = fake.lease(), done.result()
+        engine = ovengine.Engine()
+
+        def refused(call):
+            try:
+                call()
+            except ovengine.ForkedError as error:
+                assert "before this process was forked" in str(error) or "parent" in str(error), error
+            else:
+                raise AssertionError(call)
+
+        def in_child():
+            for model in (loaded, fake):
+                for call in (model, model.submit, model.ainfer, model.infer_rows):
+                    refused(lambda: call(ROW))
+                    refused(lambda: call(np.zeros((50, 4), np.float32)))
+                refused(model.lease)
+                refused(lambda: list(model.map([ROW])))
+            async def awaited():
+                await pending[0]
+            for future in (*pending, bulk, shared):
+                refused(future.result)
+                refused(lambda: future.exception(1))
+                refused(lambda: future.add_done_callback(print))
+                refused(lambda: ovengine.wait([future]))
+                refused(lambda: list(ovengine.as_completed([future])))
+            refused(lambda: asyncio.run(awaited()))
+            refused(lambda: engine.load(network))
+            refused(lease.submit)
+            lease.release()
+            assert result["y"].shape == (4,)  # what was there before is still there
+            for model in (loaded, fake):
+                model.stats()
+                model.close()
+            pending.clear()
+            gc.collect()
+            refused(lambda: ovengine.load(network))  # OpenVINO does not survive a fork once it is in use
+            with fake_model((1, 4)) as own:
+                assert (own.submit(ROW).result()["y"] == 1).all()
+                async def main():
+                    return await own.ainfer(ROW)
+                assert (asyncio.run(main())["y"] == 1).all()
+                told = threading.Event()
+                own.submit(ROW).add_done_callback(lambda future: told.set())
+                assert told.wait(10)
+
+        child = os.fork()
+        if child == 0:
+            try:
+                in_child()
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+            sys.exit(0)  # the whole way out
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        # The parent does not notice.
+        for future in (*pending, bulk, shared):
+            assert (future.result()["y"] == 1).all()
+        lease["x"][...] = 1
+        assert (lease.submit().result()["y"] == 2).all()
+        assert (fake(ROW)["y"] == 1).all()
+        assert np.array_equal(loaded(ROW)["y"], result["y"])
+        print("parent")
+        """
+    )
+    assert out == "parent\n"
+
+
+def test_forked_and_spawned_workers_serve_with_models_of_their_own() -> None:
+    code = script(
+        """
+        import multiprocessing, warnings
+        warnings.simplefilter("ignore")
+
+        def work(seed):
+            with fake_model((1, 4)) as model:
+                return float(model(np.full(4, seed, np.float32))["y"][0])
+
+        if __name__ == "__main__":
+            model = fake_model((1, 4))
+            model(ROW)
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                assert pool.map(work, range(10)) == [i + 1.0 for i in range(10)]
+            assert (model(ROW)["y"] == 1).all()
+            print("end")
+        """
+    )
+    process = run_python(code)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "end\n", "")
+
+
+def test_forking_while_requests_are_served_hangs_neither_side() -> None:
+    out = succeeds(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        model = fake_model((1, 4, 16), lanes=2, service_time_us=10)
+        stop = threading.Event()
+        def serve():
+            while not stop.is_set():
+                futures = [model.submit(ROW) for _ in range(50)]
+                futures[7].cancel()
+                assert (futures[-1].result()["y"] == 1).all()
+        threads = [threading.Thread(target=serve) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                try:
+                    model(ROW)
+                except ovengine.ForkedError:
+                    with fake_model((1, 4)) as own:
+                        os._exit(0 if own(ROW)["y"][0] == 1 else 2)
+                os._exit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+        print("end")
+        """
+    )
+    assert out == "end\n"
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+BLOCKING = [
+    "model(ROW)",
+    "model.infer(ROW)",
+    "model.infer(ROW, timeout=1000)",
+    "model.infer_rows(np.zeros((100, 4), np.float32))",
+    "model.submit(ROW).result()",
+    "model.submit(ROW).exception()",
+    "model.submit(ROW).result(1000)",
+    "ovengine.wait([model.submit(ROW)])",
+    "list(ovengine.as_completed([model.submit(ROW)]))",
+    "list(model.map([ROW] * 5))",
+    "list(model.map([ROW] * 5, ordered=False))",
+    "[model.submit(ROW) for _ in range(20_000)]",  # waits for room
+    "asyncio.run(main())",
+]
+
+
+def test_a_blocking_call_is_interrupted_by_control_c() -> None:
+    # The device takes 100 s: it is the signal that ends each call.
+    out = succeeds(
+        f"""
+        async def main():
+            await model.ainfer(ROW)
+
+        held = []
+        for blocking in {BLOCKING!r}:
+            model = fake_model((1,), service_time_us=100_000_000)
+            timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+            try:
+                timer.start()
+                exec(blocking)
+            except KeyboardInterrupt:
+                print("interrupted", blocking, flush=True)
+            held.append(model)  # without this, each would be waited for when it goes
+        os._exit(0)
+        """
+    )
+    assert out.splitlines() == [f"interrupted {blocking}" for blocking in BLOCKING]
+
+
+def test_control_c_ends_a_program_that_waits_for_a_device_that_does_not_come_back() -> None:
+    process = run_python(
+        script(
+            """
+            model = fake_model((1,), service_time_us=100_000_000)
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with model:
+                try:
+                    model(ROW)
+                finally:
+                    model.close(0)
+            """
+        )
+    )
+    assert process.returncode == -signal.SIGINT
+    assert process.stderr.endswith("\nKeyboardInterrupt\n")
+
+
+def test_a_signal_handler_that_returns_does_not_end_the_call() -> None:
+    out = succeeds(
+        """
+        seen = []
+        signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        model = fake_model((1,), service_time_us=300_000)
+        assert (model(ROW)["y"] == 1).all()
+        assert (model.submit(ROW).result(100)["y"] == 1).all()
+        assert len(ovengine.wait([model.submit(ROW) for _ in range(2)])[0]) == 2
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert seen
+        print("end")
+        """
+    )
+    assert out == "end\n"
+
+
+def test_signals_are_left_to_the_applications_own_threads() -> None:
+    with fake(lanes=4) as model:
+        model(ROW)
+        masks = []
+        for task in sorted(Path("/proc/self/task").iterdir()):
+            status = (task / "status").read_text()
+            masks.append(int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")), 16))
+        assert sum(bool(mask >> (signal.SIGINT - 1) & 1) for mask in masks) >= 4
+
+
+def test_nothing_is_in_use_when_all_is_done() -> None:
+    assert set(_core.debug_counters()) >= {"slots", "batches", "requests", "rows", "notices"}
+    with fake(1, 4) as model:
+        futures = [model.submit(ROW) for _ in range(10)]
+        assert any(_core.debug_counters().values())
+        ovengine.wait(futures)
+        futures.clear()
+        wait_until(lambda: not any(_core.debug_counters().values()))
