@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -219,6 +220,22 @@ def test_close_does_not_wait_for_a_device_that_does_not_come_back() -> None:
         with pytest.raises(ovengine.EngineClosed):
             running.result(PATIENCE)
         assert time.monotonic() - begin < 25  # it would take 30 s
+
+
+def test_giving_up_does_not_wait_for_the_device_either() -> None:
+    bulk = np.zeros((50, 4), np.float32)
+    with fake(1, 4, service_time_us=30_000_000) as model:
+        begin = time.monotonic()
+        for call in (model.infer, model.infer_rows):
+            for x in (ROW, bulk):
+                with pytest.raises(ovengine.InferenceTimeout):
+                    call(x, timeout=0.01)
+        for x in (ROW, bulk, bulk[:3]):
+            model.submit(x, share_inputs=True)
+        assert time.monotonic() - begin < 25  # it would take 30 s
+        model.close(0)
+        # The device may still be reading what was passed: it is kept.
+        assert sys.getrefcount(bulk) > 3
 
 
 def test_those_who_wait_are_woken_by_close() -> None:
