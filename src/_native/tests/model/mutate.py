@@ -1,6 +1,6 @@
 """Weakens every memory order of the core, one at a time, and tells which scenarios notice.
 
-    python3 mutate.py PATH/TO/model_check [--table OUT.md] [--jobs N]
+    python3 mutate.py PATH/TO/model_check [--table OUT.md] [--jobs N] [--iterations N]
 
 An order that no scenario misses is either stronger than it has to be or not covered; README.md says which.
 """
@@ -64,6 +64,7 @@ def main() -> int:
     parser.add_argument("program")
     parser.add_argument("--table", type=pathlib.Path)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--iterations", default="10000", help="executions of each scenario")
     arguments = parser.parse_args()
     sites = sites_of(arguments.program)
     scenarios = {access.rsplit(":", 1)[0]: found[2] for access, found in sites.items()}
@@ -71,7 +72,8 @@ def main() -> int:
     def attempt(mutation: tuple[str, str, str]) -> tuple[tuple[str, str, str], list[str]]:
         access, _, weaker = mutation
         place = access.rsplit(":", 1)[0]
-        output = run(arguments.program, "--weaken", f"{access}:{weaker}", *sorted(scenarios[place]))
+        weakened = ("--weaken", f"{access}:{weaker}", "--iterations", arguments.iterations)
+        output = run(arguments.program, *weakened, *sorted(scenarios[place]))
         return mutation, re.findall(r"^(\w+): FAILED", output, re.MULTILINE)
 
     rows = collections.defaultdict(list)
