@@ -532,6 +532,18 @@ def test_cancelling_a_task_inside_amap_cancels_what_is_in_flight() -> None:
         assert model.stats().requests < 200
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_coroutine_may_block_its_loop_with_map(ordered: bool) -> None:
+    async def body() -> None:
+        got = [int(result["y"][0]) for result in model.map(samples(100), ordered=ordered)]
+        assert sorted(got) == list(range(1, 101))
+        futures = [model.submit(ROW) for _ in range(10)]
+        assert len(ovengine.wait(futures)[0]) == len(list(ovengine.as_completed(futures))) == 10
+
+    with fake(1, 4, service_time_us=1000) as model:
+        run(body())
+
+
 @pytest.mark.parametrize("window", [0, -1, 1.5, True, "8"])
 def test_amap_refuses_a_window_that_is_none(window: Any) -> None:
     with fake() as model, pytest.raises(ovengine.ConfigError, match="window must be None or an integer of at least 1"):

@@ -279,6 +279,18 @@ def test_a_refused_input_leaves_nothing_behind_and_spoils_nothing(pair: ovengine
     assert [future.result()["total"].item() for future in good] == [i * 7.0 for i in [*range(10)] * 2]
 
 
+def test_a_cast_that_raises_on_the_way_into_the_batch_spoils_nothing() -> None:
+    with fake(1, 4, 16, service_time_us=1000) as model:
+        for _ in range(3):
+            good = [model.submit(np.full(4, i, np.float32)) for i in range(5)]
+            with np.errstate(over="raise"):
+                for call in (model, model.submit, model.infer_rows):
+                    with pytest.raises(FloatingPointError):
+                        call(np.full(4, 1e300))
+            good += [model.submit(np.full(4, i, np.float32)) for i in range(5)]
+            assert [float(future.result()["y"][0]) for future in good] == [i + 1.0 for i in [*range(5)] * 2]
+
+
 def test_an_object_that_fails_to_become_an_array_raises_its_own_error(doubled: ovengine.Model) -> None:
     class Broken:
         def __array__(self, dtype: Any = None, copy: Any = None) -> Array:

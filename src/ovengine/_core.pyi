@@ -160,6 +160,8 @@ class Future:
     def add_done_callback(self, fn: Callable[[Future], object], *, context: Any = None) -> None:
         """Calls `fn(future)` when the outcome is known: on the event loop that this is called from, if any; otherwise
         on a thread of ovengine's, or at once when the outcome is known already."""
+    def _add_callback(self, fn: Callable[[Future], object]) -> None:
+        """Like add_done_callback(), but never on an event loop: for those who block the loop that they are on."""
     def remove_done_callback(self, fn: Callable[[Future], object]) -> int: ...
     def __await__(self) -> Generator[Any, None, Result]: ...
 

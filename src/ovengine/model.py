@@ -232,7 +232,7 @@ class Model(NativeModel):
                     yield future.result()
                 future = self._submit_when_room(inputs, pending)
                 pending[future] = None
-                future.add_done_callback(completed.put)
+                future._add_callback(completed.put)
             while pending:
                 future = completed.get()
                 del pending[future]

@@ -81,6 +81,8 @@ cdef class Future:
                 ModelCore.completion(ticket).retain(1 if ticket.job != NULL else ticket.rows)
                 ticket.request = NULL
             else:
+                # Let go of at the end: that may run Python code, and other threads meanwhile.
+                kept = self._kept
                 self._kept = None
                 self._ticket = Ticket()
                 self._model.core.get().drop_request(ticket)
@@ -143,6 +145,10 @@ cdef class Future:
             fn = _OnLoop(fn, loop, context or contextvars.copy_context())
         elif context is not None:
             fn = _InContext(fn, context)
+        self._add_callback(fn)
+
+    def _add_callback(self, fn):
+        """Like add_done_callback(), but never on an event loop: for those who block the loop that they are on."""
         if self._outcome() == Outcome.pending and not self._callbacks_done:
             if self._callbacks is not None:
                 self._callbacks.append(fn)

@@ -60,10 +60,10 @@ cdef _abandon(_Mailbox mailbox):
 
 cdef _sweep_abandoned():
     cdef _Mailbox mailbox
-    with _loop_lock:
-        for closed in [loop for loop in _loop_mailboxes if loop.is_closed()]:
-            _abandoned.append(_loop_mailboxes.pop(closed))
-    # Changed in place: a garbage collection in here may add to it.
+    # Without a lock, and changed in place: a garbage collection in here may come back here.
+    for loop in list(_loop_mailboxes):
+        if loop.is_closed() and (mailbox := _loop_mailboxes.pop(loop, None)) is not None:
+            _abandoned.append(mailbox)
     for mailbox in list(_abandoned):
         mailbox.take()
         if not mailbox.outstanding and mailbox in _abandoned:
@@ -72,7 +72,6 @@ cdef _sweep_abandoned():
 
 # One mailbox per event loop, read by the loop itself.
 cdef dict _loop_mailboxes = {}
-cdef object _loop_lock = threading.Lock()
 
 
 cdef class _LoopMailbox(_Mailbox):
@@ -94,8 +93,7 @@ cdef _LoopMailbox _new_loop_mailbox(object loop):
     mailbox.loop = loop
     loop.add_reader(mailbox.fd(), mailbox._deliver)
     _sweep_abandoned()
-    with _loop_lock:
-        _loop_mailboxes[loop] = mailbox
+    _loop_mailboxes[loop] = mailbox
     return mailbox
 
 
@@ -135,12 +133,11 @@ cdef _CallbackMailbox _callbacks():
 
 def _forget_after_fork():
     """In the child of a fork: the parent's threads and loops are not here."""
-    global _callback_mailbox, _loop_lock, _callback_lock
+    global _callback_mailbox, _callback_lock
     for model in list(_models):
         model.mark_forked()
     _callback_mailbox = None
     _loop_mailboxes.clear()
-    _loop_lock = threading.Lock()
     _callback_lock = threading.Lock()
 
 

@@ -444,7 +444,8 @@ def debug_counters():
     for model in list(_models):
         if model.core.get().forked():
             continue
-        in_use = model.core.get().in_use()
+        with nogil:  # it may have to wait for a close(), which may wait for a thread that waits for the GIL
+            in_use = model.core.get().in_use()
         totals["slots"] += in_use.slots
         totals["batches"] += in_use.batches
         totals["requests"] += in_use.requests
