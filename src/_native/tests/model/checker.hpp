@@ -219,6 +219,25 @@ class atomic {
     rl::atomic<Raw> value_;
 };
 
+// Memory that is not atomic: an access that is not ordered with another one is an error.
+template <class T>
+class plain {
+  public:
+    plain() { value_($) = T{}; }
+    plain(T value) { value_($) = value; }
+    plain(const plain& other) { value_($) = T(other); }
+    plain& operator=(T value) {
+        value_($) = value;
+        return *this;
+    }
+    plain& operator=(const plain& other) { return *this = T(other); }
+    operator T() const { return value_($); }
+    T operator->() const { return value_($); }
+
+  private:
+    mutable rl::var<T> value_;
+};
+
 class mutex {
   public:
     void lock() { mutex_.lock($); }

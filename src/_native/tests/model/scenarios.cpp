@@ -407,25 +407,41 @@ struct CancelComplete : rl::test_suite<CancelComplete, 3> {
 
 // --- The whole core, with one lane and a device that takes no time ---
 
+// A row is one number, its tag. What the client did before it submitted the tag, the device must see, and the client
+// what the device did.
+struct Shadow {
+    Plain written[32], run[32];
+};
+
 class NullExecutor final : public Executor {
   public:
-    explicit NullExecutor(std::uint32_t size) : size_(size) {}
+    NullExecutor(std::uint32_t size, Shadow& shadow) : size_(size), shadow_(shadow) {}
     void infer(std::uint32_t, std::byte* const* inputs, std::byte* const* outputs) override {
         std::memcpy(outputs[0], inputs[0], size_ * sizeof(float));
+        for (std::uint32_t row = 0; row < size_; ++row) {
+            const auto tag = static_cast<std::size_t>(reinterpret_cast<const float*>(inputs[0])[row]);
+            if (tag == 0) continue;
+            EXPECT(int(shadow_.written[tag]($)) == 1);
+            EXPECT(int(shadow_.run[tag]($)) == 0);
+            shadow_.run[tag]($) = 1;
+        }
     }
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>&) override { return {}; }
     const std::uint32_t size_;
+    Shadow& shadow_;
 };
 
 struct Core {
+    Shadow shadow;
     std::shared_ptr<ModelCore> core;
     model::atomic<std::uint32_t> clients{0};
     void make(std::uint32_t capacity, std::uint32_t count, std::size_t lane_count = 1, std::uint32_t limit = 2) {
+        for (int tag = 0; tag < 32; ++tag) shadow.written[tag]($) = shadow.run[tag]($) = 0;
         std::vector<std::uint32_t> sizes{capacity};
         std::vector<ModelCore::LaneConfig> lanes(lane_count);
         for (auto& lane : lanes) {
             lane.device = 0;
-            lane.executors.push_back(std::make_unique<NullExecutor>(capacity));
+            lane.executors.push_back(std::make_unique<NullExecutor>(capacity, shadow));
         }
         core = std::make_shared<ModelCore>(RowLayout{{sizeof(float)}, {sizeof(float)}}, CostTable(sizes, {1.0}),
                                            std::move(lanes), ModelCore::Options{{.max_queue_size = limit}});
@@ -443,11 +459,15 @@ struct Core {
         const auto left = core->in_use();
         EXPECT(left.slots == 0 && left.batches == 0 && left.requests == 0);
     }
+    void write(Ticket& ticket, float value) {
+        shadow.written[static_cast<int>(value)]($) = 1;
+        std::memcpy(core->destination(ticket, 0), &value, sizeof value);
+    }
     Ticket submit(float value) {
         Ticket ticket;
         for (;;) {
             while (core->begin(1, ticket) != Admission::ok) core->wait_for_room(std::nullopt);
-            std::memcpy(core->destination(ticket, 0), &value, sizeof value);
+            write(ticket, value);
             if (core->publish(ticket) == Admission::ok) return ticket;
             core->wait_for_room(std::nullopt);
         }
@@ -458,6 +478,7 @@ struct Core {
         float got = 0;
         std::memcpy(&got, core->output(ticket, 0), sizeof got);
         EXPECT(got == value);
+        EXPECT(int(shadow.run[static_cast<int>(value)]($)) == 1);
     }
 };
 
@@ -518,14 +539,19 @@ struct CoreJob : rl::test_suite<CoreJob<kCancel>, 4>, Core {
         if (index >= 2) return core->run_lane(index - 2);
         if (index == 0) {
             float rows[2] = {5, 6};
+            shadow.written[5]($) = shadow.written[6]($) = 1;
             Ticket ticket;
             while (core->submit_rows({reinterpret_cast<std::byte*>(rows)}, 2, ticket) != Admission::ok)
                 core->wait_for_room(std::nullopt);
             const bool won = kCancel && ModelCore::cancel(ticket);
             while (ModelCore::outcome(ticket) == Outcome::pending) ModelCore::wait(ticket, std::nullopt);
             EXPECT(ModelCore::outcome(ticket) == (won ? Outcome::cancelled : Outcome::ok));
-            if (!won) EXPECT(std::memcmp(core->output(ticket, 0), rows, sizeof rows) == 0);
+            if (!won) {
+                EXPECT(std::memcmp(core->output(ticket, 0), rows, sizeof rows) == 0);
+                EXPECT(int(shadow.run[5]($)) == 1 && int(shadow.run[6]($)) == 1);
+            }
             while (!ticket.job->quiet()) model::yield();
+            shadow.written[5]($) = shadow.written[6]($) = 2;  // the caller's memory is its own again
             core->release(ticket);
         } else {
             Ticket ticket = submit(1);
@@ -573,7 +599,7 @@ struct CoreBorrow : rl::test_suite<CoreBorrow, 3>, Core {
             if (lane >= 0) {
                 Ticket ticket;
                 EXPECT(core->begin(1, ticket) == Admission::ok);
-                std::memcpy(core->destination(ticket, 0), &value, sizeof value);
+                write(ticket, value);
                 EXPECT(core->publish(ticket, false) == Admission::ok);
                 core->run_borrowed(lane);
                 expect_result(ticket, value);
@@ -620,7 +646,7 @@ struct CoreLease : rl::test_suite<CoreLease, 3>, Core {
             Ticket lease;
             EXPECT(core->begin_lease(1, lease) == Admission::ok);
             const float value = 5;
-            std::memcpy(core->destination(lease, 0), &value, sizeof value);
+            write(lease, value);
             Admission admission{};
             float kept = 0;
             std::memcpy(&kept, core->destination(lease, 0), sizeof kept);
@@ -660,7 +686,7 @@ struct CoreClose : rl::test_suite<CoreClose, 3>, Core {
             Ticket ticket;
             const float value = static_cast<float>(i + 1);
             if (core->begin(1, ticket) != Admission::ok) return;
-            std::memcpy(core->destination(ticket, 0), &value, sizeof value);
+            write(ticket, value);
             if (core->publish(ticket) != Admission::ok) return;
             while (ModelCore::outcome(ticket) == Outcome::pending) ModelCore::wait(ticket, std::nullopt);
             const Outcome outcome = ModelCore::outcome(ticket);
