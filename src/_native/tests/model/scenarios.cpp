@@ -649,6 +649,8 @@ struct CoreLease : rl::test_suite<CoreLease, 3>, Core {
             write(lease, value);
             Admission admission{};
             float kept = 0;
+            // Slow by chance, so that the lane waits, and gives up, at any moment.
+            for (unsigned i = rl::rand(40); i > 0; --i) model::yield();
             std::memcpy(&kept, core->destination(lease, 0), sizeof kept);
             EXPECT(kept == value);
             if (core->publish_lease(lease, admission)) {
