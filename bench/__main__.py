@@ -18,7 +18,7 @@ from bench.machine import Machine
 from bench.report import Report, replace_block
 from bench.rounds import Say, best, take_turns
 
-SWEEP_SHARE = 0.25
+SWEEP_SHARE = 0.5
 """A candidate's run while the best is chosen, as a part of a turn."""
 QUIET_PERCENT = 5
 """Of the CPU time: what others may take without a warning."""
@@ -69,14 +69,14 @@ def main() -> None:
 
 def run(experiment: Experiment, report: Report, tell: Say) -> None:
     """Choose the best candidates, let them take turns, and report."""
-    seconds = report.seconds * experiment.weight
+    seconds, rounds = report.seconds * experiment.seconds, report.rounds * experiment.rounds
     work = experiment.work()
     field: dict[str, Contender] = {}
     try:
         for key, candidates in experiment.field.items():
             tell(key)
             field[key] = best([partial(make, work) for make in candidates], seconds * SWEEP_SHARE, tell)
-        report.add(experiment, field, take_turns(field, report.rounds, seconds, tell))
+        report.add(experiment, field, take_turns(field, rounds, seconds, tell))
     finally:
         for contender in field.values():
             contender.close()
@@ -86,8 +86,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = [experiment.name for experiment in EXPERIMENTS]
     parser.add_argument("--only", action="append", choices=names, help="this experiment (may be repeated); no writing")
-    parser.add_argument("--rounds", type=int, default=11, help="rounds of each experiment (default 11)")
-    parser.add_argument("--seconds", type=float, default=0.4, help="about how long one turn takes (default 0.4)")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of each experiment, at least (default 15)")
+    parser.add_argument("--seconds", type=float, default=0.2, help="about how long one turn takes (default 0.2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too; - prints it")
     parser.add_argument("--dry-run", action="store_true", help="leave docs/benchmarks.md and README.md as they are")
     options = parser.parse_args()

@@ -79,11 +79,19 @@ def best(candidates: Sequence[Callable[[], Contender]], seconds: float, tell: Sa
     return fastest
 
 
+def order(keys: Sequence[str], index: int) -> list[str]:
+    """Whose turn it is in a round."""
+    first = index % len(keys)
+    rotated = [*keys[first:], *keys[:first]]
+    return rotated[::-1] if index // len(keys) % 2 else rotated
+
+
 def take_turns(contenders: Mapping[str, Contender], rounds: int, seconds: float, tell: Say) -> dict[str, list[float]]:
     """Microseconds per request of each contender, one value a round.
 
     Args:
-        contenders: by the name that they have in the result; each round takes them in this order.
+        contenders: by the name that they have in the result. Each round begins with another one, and every other round
+            goes backwards, so that all have all of the others as predecessors.
         rounds: after a round that does not count.
         seconds: about how long one turn takes.
         tell: told of every round.
@@ -92,8 +100,8 @@ def take_turns(contenders: Mapping[str, Contender], rounds: int, seconds: float,
     taken: dict[str, list[float]] = {key: [] for key in contenders}
     for index in range(rounds + 1):
         tell(f"round {index} of {rounds}" if index else "warming up")
-        for key, contender in contenders.items():
-            us = us_per_request(contender, passes[key])
+        for key in order(list(contenders), index):
+            us = us_per_request(contenders[key], passes[key])
             if index:
                 taken[key].append(us)
     return taken

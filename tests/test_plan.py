@@ -213,9 +213,38 @@ def test_a_tiny_model_climbs_to_the_top() -> None:
 
 
 def test_a_weight_bound_model_stops_where_rows_get_no_cheaper() -> None:
-    plan = AdaptiveBatcher().plan(batch_context({1: 100, 4: 160, 16: 290, 64: 1150}))
+    plan = AdaptiveBatcher().plan(batch_context({1: 100, 4: 160, 16: 290, 64: 1500}))
     assert plan.ladder == (1, 4, 16)
-    assert "18.1 us a row at 16, 18 at 64" in plan.why
+    assert "18.1 us a row at 16, 23.4 at 64" in plan.why
+
+
+def test_of_equally_good_sizes_throughput_takes_the_largest_and_latency_the_smallest() -> None:
+    cost = {1: 200, 4: 220, 16: 400, 64: 1152, 256: 4608}  # 18 us a row at 64 and at 256
+    assert AdaptiveBatcher().plan(batch_context(cost)).ladder == (1, 4, 16, 64, 256)
+    assert AdaptiveBatcher().plan(batch_context(cost, hint=Hint.LATENCY)).ladder == (1, 4, 16, 64)
+
+
+def test_a_batch_for_throughput_is_not_long_either() -> None:
+    cost = {1: 1000, 4: 2400, 16: 9000, 64: 36000}
+    assert AdaptiveBatcher().plan(batch_context(cost)).ladder == (1, 4, 16)
+
+
+def test_a_step_in_doubt_is_measured_again() -> None:
+    again: list[int] = []
+
+    def measure_again(size: int) -> float:
+        again.append(size)
+        return {1: 100e-6, 4: 130e-6, 16: 300e-6}[size]
+
+    # The first measurement of 4 met a busy machine.
+    context = batch_context({1: 100, 4: 900, 16: 300}, max_batch_size=16, measure_again=measure_again)
+    plan = AdaptiveBatcher().plan(context)
+    assert again == [1, 4]
+    assert plan.cost_us == pytest.approx({1: 100, 4: 130, 16: 300})
+
+
+def test_a_small_gain_is_not_worth_batching() -> None:
+    assert AdaptiveBatcher().plan(batch_context({1: 5000, 4: 18800, 16: 75000})).ladder == (1,)
 
 
 def test_a_model_that_batching_slows_down_keeps_to_single_rows() -> None:

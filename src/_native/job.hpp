@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "chunk_sizes.hpp"
 #include "completion.hpp"
 #include "executor.hpp"
 #include "slab.hpp"
@@ -19,19 +20,23 @@ namespace ovengine {
 // when the core and its future have let go.
 class Job final : public Completion {
   public:
-    // Bulk: `rows` rows at `inputs[port]`, contiguous; run `chunk` rows at a time. The memory stays the caller's and
-    // has to stay until done().
-    Job(std::vector<std::byte*> inputs, std::uint32_t rows, std::uint32_t chunk,
+    // Bulk: `rows` rows at `inputs[port]`, contiguous. The memory stays the caller's and has to stay until done().
+    Job(std::vector<std::byte*> inputs, std::uint32_t rows, const ChunkSizes& chunks,
         const std::vector<std::size_t>& output_row_bytes)
-        : inputs_(std::move(inputs)), outputs_(output_row_bytes, rows), rows_(rows), chunk_(chunk), left_(rows) {}
+        : inputs_(std::move(inputs)),
+          outputs_(output_row_bytes, rows, Slab::unset),
+          rows_(rows),
+          chunks_(&chunks),
+          left_(rows) {}
 
     // Dynamic: one inference at the shapes given.
     explicit Job(std::vector<ShapedInput> inputs)
-        : outputs_({}, 0), rows_(1), chunk_(1), left_(1), shaped_inputs_(std::move(inputs)), shaped_(true) {}
+        : outputs_({}, 0), rows_(1), left_(1), shaped_inputs_(std::move(inputs)), shaped_(true) {}
 
     bool is_shaped() const noexcept { return shaped_; }
     std::uint32_t rows() const noexcept { return rows_; }
-    std::uint32_t chunk() const noexcept { return chunk_; }
+    // About as many as it will be cut into.
+    std::uint32_t chunks() const noexcept { return chunks_ == nullptr ? 1 : chunks_->count(rows_); }
 
     // The next chunk, under the dispatcher's lock; `count` is 0 when all are handed out.
     struct Chunk {
@@ -39,7 +44,8 @@ class Job final : public Completion {
     };
     Chunk next_chunk() noexcept {
         const std::uint32_t first = next_;
-        const std::uint32_t count = std::min(chunk_, rows_ - first);
+        const std::uint32_t left = rows_ - first;
+        const std::uint32_t count = chunks_ == nullptr ? left : std::min(left, chunks_->next(left));
         next_ += count;
         return {first, count};
     }
@@ -93,7 +99,8 @@ class Job final : public Completion {
 
     const std::vector<std::byte*> inputs_;
     const Slab outputs_;
-    const std::uint32_t rows_, chunk_;
+    const std::uint32_t rows_;
+    const ChunkSizes* const chunks_ = nullptr;  // null: all at once
     std::uint32_t next_ = 0;
     std::atomic<std::uint32_t> left_;
     std::atomic<Outcome> outcome_{Outcome::pending};

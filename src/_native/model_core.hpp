@@ -48,7 +48,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     };
 
     ModelCore(RowLayout layout, CostTable table, std::vector<LaneConfig> lanes, Options options)
-        : table_(std::move(table)), dispatcher_(std::move(layout), table_.capacity(), options.queue) {
+        : table_(std::move(table)),
+          chunk_sizes_(table_, static_cast<std::uint32_t>(lanes.size())),
+          dispatcher_(std::move(layout), table_.capacity(), options.queue) {
         if (lanes.empty() || lanes.size() > IdleLanes::kMaxLanes)
             throw std::invalid_argument("a model runs on 1 to 64 lanes");
         for (auto& lane : lanes)
@@ -191,7 +193,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // A bulk request; `inputs[port]` must stay valid and unchanged until the job is quiet().
     Admission submit_rows(std::vector<std::byte*> inputs, std::uint32_t rows, Ticket& ticket) {
         if (!closing() && dispatcher_.is_full()) return Admission::full;  // before memory is made for the outputs
-        return submit_job(new Job(std::move(inputs), rows, chunk_rows(rows), layout().outputs), ticket);
+        return submit_job(new Job(std::move(inputs), rows, chunk_sizes_, layout().outputs), ticket);
     }
     Admission submit_shaped(std::vector<ShapedInput> inputs, Ticket& ticket) {
         return submit_job(new Job(std::move(inputs)), ticket);
@@ -448,7 +450,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         ticket.job = job;
         ticket.rows = job->rows();
         // A job is work for as many lanes as it has chunks.
-        const std::uint32_t chunks = (job->rows() + job->chunk() - 1) / job->chunk();
+        const std::uint32_t chunks = job->chunks();
         OVENGINE_FAILPOINT("ModelCore::submit_job");
         if (!dispatcher_.try_add(job)) {
             job->settle(0);
@@ -461,15 +463,6 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         return Admission::ok;
     }
 
-    // Rows per chunk: the largest size, or less when that would leave lanes without work.
-    std::uint32_t chunk_rows(std::uint32_t rows) const noexcept {
-        const auto lanes = static_cast<std::uint32_t>(lanes_.size());
-        const std::uint32_t share = std::max(1u, (rows + lanes - 1) / lanes);
-        for (const auto size : table_.sizes())
-            if (size >= share) return size;
-        return table_.capacity();
-    }
-
     static std::size_t align(std::size_t bytes) noexcept {
         return (bytes + platform::kSlabAlignment - 1) / platform::kSlabAlignment * platform::kSlabAlignment;
     }
@@ -480,6 +473,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     }
 
     const CostTable table_;
+    const ChunkSizes chunk_sizes_;
     Dispatcher dispatcher_;
     std::vector<std::unique_ptr<LaneThread>> lanes_;
     std::unique_ptr<Policy> policy_;

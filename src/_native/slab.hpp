@@ -11,11 +11,14 @@
 
 namespace ovengine {
 
-// `rows` rows of every port, each port's region aligned and contiguous, all zero at first.
+// `rows` rows of every port, each port's region aligned and contiguous.
 class Slab {
   public:
+    // `unset`: for memory that is written before anybody reads it, and large enough for the difference to show.
+    enum Fill { zeros, unset };
+
     Slab() = default;
-    Slab(const std::vector<std::size_t>& row_bytes, std::size_t rows) {
+    Slab(const std::vector<std::size_t>& row_bytes, std::size_t rows, Fill fill = zeros) {
         std::size_t total = 0;
         std::vector<std::size_t> offsets;
         for (const auto bytes : row_bytes) {
@@ -26,7 +29,7 @@ class Slab {
         // Never empty, so that a port of zero bytes still has an address.
         total = total == 0 ? platform::kSlabAlignment : total;
         memory_.reset(static_cast<std::byte*>(::operator new(total, std::align_val_t{platform::kSlabAlignment})));
-        std::memset(memory_.get(), 0, total);
+        if (fill == zeros) std::memset(memory_.get(), 0, total);
         for (const auto offset : offsets) ports_.push_back(memory_.get() + offset);
     }
 

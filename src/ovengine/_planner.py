@@ -240,6 +240,7 @@ class Planner:
             compiled_copies=sum(plan.compiled_copies for plan in compiler.devices),
             memory_budget_bytes=int(available_memory_bytes() * MEMORY_SHARE),
             measure=compiler.measure,
+            measure_again=compiler.measure_again,
         )
         try:
             return self._checked_batch(batcher.plan(context), compiler)

@@ -140,7 +140,8 @@ class BatchContext:
     memory_budget_bytes: what the weights of all compiled models together should stay below.
     measure: batch size -> seconds of one inference. Compiles that size on the first call (which can take seconds;
         the compiled model is kept and used if the size ends up in the ladder). Raises ModelError when the model
-        refuses the size.
+        refuses the size. Measured once: later calls give the same figure.
+    measure_again: the same, measured once more: the least of all measurements. For figures that decide.
     """
 
     graph: Graph
@@ -153,6 +154,7 @@ class BatchContext:
     compiled_copies: int
     memory_budget_bytes: int
     measure: Callable[[int], float]
+    measure_again: Callable[[int], float]
 
 
 @runtime_checkable

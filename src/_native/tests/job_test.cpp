@@ -20,7 +20,26 @@ struct Bulk {
     Admission admission;
 };
 
+std::vector<std::uint32_t> cut(const ChunkSizes& sizes, std::uint32_t rows) {
+    std::vector<std::uint32_t> chunks;
+    for (; rows > 0; rows -= chunks.back()) chunks.push_back(std::min(rows, sizes.next(rows)));
+    return chunks;
+}
+
 }  // namespace
+
+TEST("bulk rows are cut into large chunks first and small ones at the end") {
+    // A row at 16 costs much more than at 64; at 64 about what it costs at 256.
+    const CostTable table({1, 16, 64, 256}, {50, 100, 105, 400});
+    using Chunks = std::vector<std::uint32_t>;
+    const ChunkSizes two(table, 2);
+    CHECK(cut(two, 1300) == (Chunks{256, 256, 256, 256, 64, 64, 64, 64, 16, 4}));
+    CHECK(cut(two, 100) == (Chunks{64, 36}));
+    CHECK(cut(two, 20) == (Chunks{16, 4}));
+    CHECK(cut(two, 1) == (Chunks{1}));
+    const ChunkSizes one(table, 1);
+    CHECK(cut(one, 1000) == (Chunks{256, 256, 256, 232}));
+}
 
 TEST("a bulk request of any number of rows gets every row's result") {
     for (const std::size_t width : {std::size_t{2}, std::size_t{6000}}) {

@@ -5,19 +5,29 @@ from __future__ import annotations
 import itertools
 import time
 
+from ovengine.config import Hint
 from ovengine.errors import ModelError
 from ovengine.hookspecs import BatchContext, Batcher, hookimpl
 from ovengine.plan import BatchPlan, format_bytes
 
 SIZES = (1, 4, 16, 64, 256)
+# What a batch costs beside its inference: threads that wake each other, and find their caches cold. Seen from one
+# thread that submits rows and reads results, at batches of 64 and of 256.
+BATCH_SECONDS = 60e-6
 # Climbing goes on as long as a step saves this share of the time per row.
 STEP = 0.03
-# Of the sizes measured, the smallest that is this close to the best is the top: a larger one only adds latency.
+# Times per row this close count as equal: measurements of one size differ as much.
 CLOSE = 0.05
+# Sizes above 1 must save this share of the time per row, or rows wait for each other in vain.
+WORTH_BATCHING = 0.10
+# For throughput a batch may take this long; the hint latency asks for less by itself.
+LONGEST_BATCH_SECONDS = 10e-3
 # A size below the top must cost this share less than the next one, or a partial batch may as well run there.
 GAIN = 0.10
 # Compiling and measuring stops when the next size would probably go beyond this.
 TIME_BUDGET_SECONDS = 3.0
+# A measurement in doubt is repeated if that takes less than this.
+AGAIN_SECONDS = 0.5
 # A warm-up and a measured inference.
 LEAST_RUNS = 2
 
@@ -29,36 +39,40 @@ class AdaptiveBatcher:
 
     def plan(self, context: BatchContext) -> BatchPlan:
         """Measure until it no longer pays; drop what saves too little to be worth its memory and latency."""
-        delay_us = context.max_queue_delay_us or 0
-        cost: dict[int, float] = {}
-        why = "every step made a row cheaper"
-        begin = previous = time.perf_counter()
-        for size in candidates(context.max_batch_size):
-            weights = context.constant_bytes * context.compiled_copies * (len(cost) + 1)
-            if cost and weights > context.memory_budget_bytes:
-                why = f"a further size would bring the weights to {format_bytes(weights)}"
-                break
-            try:
-                seconds = context.measure(size)
-            except ModelError as error:
-                if size == 1:
-                    raise
-                why = f"the model refuses batch size {size}: {error}"
-                break
-            now = time.perf_counter()
-            best = min(cost, key=lambda known: cost[known] / known, default=None)
-            cost[size] = seconds
-            if best is not None and seconds / size > (1 - STEP) * cost[best] / best:
-                why = f"{cost[best] / best * 1e6:.3g} us a row at {best}, {seconds / size * 1e6:.3g} at {size}"
-                break
-            # The next size takes at most four times as long; where this one was measured before, its runs tell.
-            if now - begin + 4 * max(now - previous, LEAST_RUNS * seconds) > TIME_BUDGET_SECONDS:
-                why = f"measuring a further size would take too long (limit {TIME_BUDGET_SECONDS:g} s)"
-                break
-            previous = now
-        cost = drop_idle_steps(up_to_top(cost))
+        measured, why = climb(context)
+        cost = drop_idle_steps(up_to_top(measured, context.hint))
         cost_us = {size: seconds * 1e6 for size, seconds in cost.items()}
-        return BatchPlan(tuple(cost_us), cost_us, delay_us, why)
+        return BatchPlan(tuple(cost_us), cost_us, context.max_queue_delay_us or 0, why)
+
+
+def climb(context: BatchContext) -> tuple[dict[int, float], str]:
+    """Seconds of one inference by size, in ascending order, as far as it made sense to go; and why no further."""
+    cost: dict[int, float] = {}
+    begin = previous = time.perf_counter()
+    for size in candidates(context.max_batch_size):
+        weights = context.constant_bytes * context.compiled_copies * (len(cost) + 1)
+        if cost and weights > context.memory_budget_bytes:
+            return cost, f"a further size would bring the weights to {format_bytes(weights)}"
+        try:
+            seconds = context.measure(size)
+        except ModelError as error:
+            if size == 1:
+                raise
+            return cost, f"the model refuses batch size {size}: {error}"
+        now = time.perf_counter()
+        best = min(cost, key=lambda known: row_seconds(cost, known), default=None)
+        cost[size] = seconds
+        if best is not None and not is_step(cost, best, size):
+            # What else the machine did in one of the two moments must not decide.
+            if (cost[best] + seconds) * LEAST_RUNS < AGAIN_SECONDS:
+                cost[best], cost[size] = context.measure_again(best), context.measure_again(size)
+            if not is_step(cost, best, size):
+                return cost, f"{cost[best] / best * 1e6:.3g} us a row at {best}, {cost[size] / size * 1e6:.3g} at {size}"
+        # The next size takes at most four times as long; where this one was measured before, its runs tell.
+        if now - begin + 4 * max(now - previous, LEAST_RUNS * seconds) > TIME_BUDGET_SECONDS:
+            return cost, f"measuring a further size would take too long (limit {TIME_BUDGET_SECONDS:g} s)"
+        previous = now
+    return cost, "every step made a row cheaper"
 
 
 def candidates(limit: int | None) -> tuple[int, ...]:
@@ -68,10 +82,28 @@ def candidates(limit: int | None) -> tuple[int, ...]:
     return (*(size for size in SIZES if size == 1 != limit or size * 2 <= limit), limit)
 
 
-def up_to_top(cost: dict[int, float]) -> dict[int, float]:
-    """The sizes up to the smallest whose time per row is close to the best."""
-    best = min(seconds / size for size, seconds in cost.items())
-    top = min(size for size, seconds in cost.items() if seconds / size <= (1 + CLOSE) * best)
+def row_seconds(cost: dict[int, float], size: int) -> float:
+    """Time per row at `size`, with its share of what a batch costs beside its inference."""
+    return (cost[size] + BATCH_SECONDS) / size
+
+
+def is_step(cost: dict[int, float], size: int, larger: int) -> bool:
+    """Whether it pays to go on from `larger`."""
+    return row_seconds(cost, larger) <= (1 - STEP) * row_seconds(cost, size)
+
+
+def up_to_top(cost: dict[int, float], hint: Hint) -> dict[int, float]:
+    """The sizes up to the one that full batches run at; only size 1 where batching saves too little.
+
+    Among sizes that are as good as the best, latency asks for the smallest. Throughput takes the largest that is not
+    too long: the fewer batches, the less often callers are woken in between.
+    """
+    best = min(row_seconds(cost, size) for size in cost)
+    if best > (1 - WORTH_BATCHING) * row_seconds(cost, 1):
+        return {1: cost[1]}
+    close = [size for size in cost if row_seconds(cost, size) <= (1 + CLOSE) * best]
+    short = [size for size in close if cost[size] <= LONGEST_BATCH_SECONDS] or close[:1]
+    top = close[0] if hint is Hint.LATENCY else short[-1]
     return {size: seconds for size, seconds in cost.items() if size <= top}
 
 

@@ -1,0 +1,44 @@
+// ChunkSizes: how many rows of a bulk request a lane gets at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "cost_table.hpp"
+
+namespace ovengine {
+
+// Large chunks while there are plenty of rows, smaller ones towards the end, so that no lane is left with a long one
+// alone (guided self-scheduling, Polychronopoulos and Kuck, 1987).
+class ChunkSizes {
+  public:
+    ChunkSizes(const CostTable& table, std::uint32_t lanes) : table_(table), lanes_(lanes) {}
+
+    // With `left` rows to go.
+    std::uint32_t next(std::uint32_t left) const noexcept {
+        const auto& sizes = table_.sizes();
+        // The best size as long as every lane can have one.
+        if (std::uint64_t{lanes_} * sizes.back() <= left) return sizes.back();
+        // Then the one with which the lanes end first.
+        std::uint32_t best = sizes.back();
+        double least_us = std::numeric_limits<double>::infinity();
+        for (std::size_t i = sizes.size(); i-- > 0;) {
+            const std::uint64_t together = std::uint64_t{lanes_} * sizes[i];
+            const double us = static_cast<double>((left + together - 1) / together) * table_.cost_us(i);
+            if (us < least_us) least_us = us, best = sizes[i];
+        }
+        return best;
+    }
+    // About how many chunks `rows` rows become.
+    std::uint32_t count(std::uint32_t rows) const noexcept {
+        const std::uint32_t size = next(rows);
+        return (rows + size - 1) / size;
+    }
+
+  private:
+    const CostTable& table_;
+    const std::uint32_t lanes_;
+};
+
+}  // namespace ovengine
