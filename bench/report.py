@@ -122,10 +122,10 @@ pytest-benchmark.
 
 Each ratio comes from one run, in which the contenders took turns, each round in another order: {self.rounds}
 rounds after one that does not count, about {self.seconds:g} s a turn, or a multiple of both where a small difference
-matters. A ratio is taken within each round; the table has the median, the quartiles and the extremes. A request counts as answered when the caller holds an
-array of its outputs, and the answers of every turn are compared with those of `compiled_model(x)`. All compute in
-f32. Every peer is the fastest of its candidates, chosen before the rounds (`bench/experiments.py` lists them); ovengine
-has its defaults.
+matters. A ratio is taken within each round; the table has the median, the quartiles and the extremes. A request counts
+as answered when the caller holds an array of its outputs, and the answers of every turn are compared with those of
+`compiled_model(x)`. All compute in f32. Every peer is the fastest of its candidates, chosen before the rounds
+(`bench/experiments.py` lists them); ovengine has its defaults.
 
 ## Machine
 """

@@ -43,18 +43,19 @@ class Job final : public Completion {
         std::uint32_t first, count;
     };
     Chunk next_chunk() noexcept {
-        const std::uint32_t first = next_;
+        const std::uint32_t first = next_.load(std::memory_order_relaxed);
         const std::uint32_t left = rows_ - first;
         const std::uint32_t count = chunks_ == nullptr ? left : std::min(left, chunks_->next(left));
-        next_ += count;
+        next_.store(first + count, std::memory_order_relaxed);
         return {first, count};
     }
     std::uint32_t hand_out_rest() noexcept {
-        const std::uint32_t rest = rows_ - next_;
-        next_ = rows_;
-        return rest;
+        const std::uint32_t first = next_.load(std::memory_order_relaxed);
+        next_.store(rows_, std::memory_order_relaxed);
+        return rows_ - first;
     }
-    bool all_handed_out() const noexcept { return next_ == rows_; }
+    // Any thread may look: relaxed, for nothing is read on the strength of it.
+    bool all_handed_out() const noexcept { return next_.load(std::memory_order_relaxed) == rows_; }
 
     std::byte* input(std::size_t port) const noexcept { return inputs_[port]; }
     std::byte* output(std::size_t port) const noexcept { return outputs_.port(port); }
@@ -101,7 +102,7 @@ class Job final : public Completion {
     const Slab outputs_;
     const std::uint32_t rows_;
     const ChunkSizes* const chunks_ = nullptr;  // null: all at once
-    std::uint32_t next_ = 0;
+    std::atomic<std::uint32_t> next_{0};        // written under the dispatcher's lock
     std::atomic<std::uint32_t> left_;
     std::atomic<Outcome> outcome_{Outcome::pending};
     std::atomic<bool> completed_{false};

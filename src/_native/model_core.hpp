@@ -161,7 +161,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
 
     // --- Caller-runs: a blocking caller that finds a lane free runs its batch itself. ---
 
-    // A free lane, now the caller's, or -1. To be followed by run_borrowed() or return_lane().
+    // A free lane, now the caller's, or -1. To be followed by run_borrowed(), run_borrowed_job() or
+    // return_lane().
     int try_borrow_lane() noexcept {
         if (dispatcher_.holds_batches() || dispatcher_.approx_waiting() > 0) return -1;
         const std::uint64_t idle = idle_.load();
@@ -176,6 +177,16 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         if (dispatcher_.take(lane.work, until, true) == Dispatcher::Taken::work) {
             if (lane.work.reason == LaneStats::idle) lane.work.reason = LaneStats::caller;
             lane.lane.run(lane.work);
+        }
+        return_lane(index);
+    }
+    // The same for a job: its chunks and what is due in between, as long as there are any and `until` has not come.
+    void run_borrowed_job(int index, const Ticket& ticket, platform::Clock::time_point until) {
+        LaneThread& lane = *lanes_[static_cast<std::size_t>(index)];
+        platform::Clock::time_point due;
+        while (!ticket.job->all_handed_out() && dispatcher_.take(lane.work, due, true) == Dispatcher::Taken::work) {
+            lane.lane.run(lane.work);
+            if (platform::Clock::now() >= until) break;
         }
         return_lane(index);
     }

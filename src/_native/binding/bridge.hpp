@@ -17,11 +17,15 @@
 
 namespace ovengine::bridge {
 
+inline platform::Clock::time_point after(double seconds) {
+    return platform::Clock::now() +
+           std::chrono::duration_cast<platform::Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
 inline platform::Deadline deadline_after(double seconds) {
     // Beyond a century it is forever, and would not fit the clock.
     if (!(seconds < 3e9)) return std::nullopt;
-    return platform::Clock::now() +
-           std::chrono::duration_cast<platform::Clock::duration>(std::chrono::duration<double>(std::max(0.0, seconds)));
+    return after(std::max(0.0, seconds));
 }
 
 inline std::shared_ptr<CompiledModel> make_fake(const std::vector<Port>& inputs, const std::vector<Port>& outputs,

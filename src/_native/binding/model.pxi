@@ -6,6 +6,8 @@ _logger = logging.getLogger("ovengine")
 
 _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
 _REASONS = ("full", "idle", "delay", "caller", "bulk")
+# How long a blocking caller runs chunks of its bulk request before it hands the lane back, and hears of signals again.
+cdef double SLICE_S = 0.1
 cdef object _models = weakref.WeakSet()
 
 cdef void _release_capsule(void* owner) noexcept nogil:
@@ -230,7 +232,8 @@ cdef class NativeModel:
         return future
 
     cdef Future _submit_job(self, list arrays, uint32_t rows, bint single, bint copy, bint may_wait,
-                            Deadline deadline, object timeout):
+                            Deadline deadline, object timeout, int* lane=NULL):
+        """`lane`: borrowed, to run the job on; given back, and -1 then, when the job has to wait for room."""
         cdef vector[byte*] pointers
         cdef vector[ShapedInput] shaped
         cdef ShapedInput shaped_input
@@ -260,6 +263,9 @@ cdef class NativeModel:
                 admission = self.core.get().submit_rows(pointers, rows, ticket)
             if admission == Admission.ok:
                 break
+            if lane != NULL and lane[0] >= 0:
+                self.core.get().return_lane(lane[0])
+                lane[0] = -1
             self._wait_for_room(admission, may_wait, deadline, timeout)
         future = _make_future(self, ticket, single)
         future._kept = kept
@@ -340,9 +346,22 @@ cdef class NativeModel:
         return self._run_job(arrays, rows, single, _deadline(timeout), timeout)
 
     cdef Result _run_job(self, list arrays, uint32_t rows, bint single, Deadline deadline, object timeout):
-        return self._finish(
-            self._submit_job(arrays, rows, single, False, True, deadline, timeout), deadline, timeout
-        )
+        cdef int lane = self.core.get().try_borrow_lane() if self._mode == ROWS and self._may_run(timeout) else -1
+        cdef Future future
+        cdef Ticket ticket
+        cdef double slice_s
+        try:
+            future = self._submit_job(arrays, rows, single, False, True, deadline, timeout, &lane)
+        except BaseException:
+            if lane >= 0:
+                self.core.get().return_lane(lane)
+            raise
+        if lane >= 0:
+            ticket = future._ticket
+            slice_s = SLICE_S if timeout is None else min(SLICE_S, timeout)
+            with nogil:
+                self.core.get().run_borrowed_job(lane, ticket, after(slice_s))
+        return self._finish(future, deadline, timeout)
 
     def lease(self, int64_t rows=1):
         cdef Lease lease

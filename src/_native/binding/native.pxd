@@ -133,7 +133,12 @@ cdef extern from "stats.hpp" namespace "ovengine" nogil:
         Counter reasons[5]
         Histogram queue_ns, inference_ns
 
+cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
+    ctypedef struct TimePoint "ovengine::platform::Clock::time_point":
+        pass
+
 cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
+    TimePoint after(double seconds)
     Deadline deadline_after(double seconds)
     shared_ptr[CompiledModel] make_fake(const vector[NativePort]& inputs, const vector[NativePort]& outputs,
                                         FakeBehavior behavior, cbool has_poison, float poison) except +
@@ -199,6 +204,7 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         WaitResult wait_for_room(Deadline deadline)
         int try_borrow_lane()
         void run_borrowed(int lane)
+        void run_borrowed_job(int lane, const Ticket& ticket, TimePoint until)
         void return_lane(int lane)
         Admission submit_rows(vector[byte*] inputs, uint32_t rows, Ticket& ticket) except +
         Admission submit_shaped(vector[ShapedInput] inputs, Ticket& ticket) except +

@@ -64,6 +64,28 @@ TEST("a bulk request is spread over the lanes") {
     CHECK_EQ(a.rows.load() + b.rows.load(), 32u);
 }
 
+TEST("a blocking caller runs its own bulk request beside the other lanes") {
+    for (const std::uint32_t lanes : {1u, 2u}) {
+        Model model({.ladder = {1, 4, 16}, .lanes = lanes});
+        const int lane = model.borrow_lane();
+        Bulk bulk(model, 1000, 1);
+        CHECK(bulk.admission == Admission::ok);
+        model->run_borrowed_job(lane, bulk.ticket, platform::Clock::now() + std::chrono::seconds(60));
+        if (lanes == 1) CHECK(ModelCore::outcome(bulk.ticket) == Outcome::ok);
+        CHECK(model.finish(bulk.ticket, 1) == Outcome::ok);
+    }
+}
+
+TEST("a blocking caller whose time is over leaves the rest to the lane's own thread") {
+    Model model({.ladder = {1, 4}, .lanes = 1});
+    const int lane = model.borrow_lane();
+    Bulk bulk(model, 1000, 1);
+    Ticket small = model.submit(5000);
+    model->run_borrowed_job(lane, bulk.ticket, platform::Clock::now());
+    CHECK(model.finish(bulk.ticket, 1) == Outcome::ok);
+    CHECK(model.finish(small, 5000) == Outcome::ok);
+}
+
 TEST("a bulk request does not starve small ones, nor they it") {
     Model model;
     model.device->hold();

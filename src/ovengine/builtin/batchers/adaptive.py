@@ -67,7 +67,8 @@ def climb(context: BatchContext) -> tuple[dict[int, float], str]:
             if (cost[best] + seconds) * LEAST_RUNS < AGAIN_SECONDS:
                 cost[best], cost[size] = context.measure_again(best), context.measure_again(size)
             if not is_step(cost, best, size):
-                return cost, f"{cost[best] / best * 1e6:.3g} us a row at {best}, {cost[size] / size * 1e6:.3g} at {size}"
+                by_row = {known: f"{cost[known] / known * 1e6:.3g}" for known in (best, size)}
+                return cost, f"{by_row[best]} us a row at {best}, {by_row[size]} at {size}"
         # The next size takes at most four times as long; where this one was measured before, its runs tell.
         if now - begin + 4 * max(now - previous, LEAST_RUNS * seconds) > TIME_BUDGET_SECONDS:
             return cost, f"measuring a further size would take too long (limit {TIME_BUDGET_SECONDS:g} s)"
