@@ -74,7 +74,8 @@ class Dispatcher {
     }
 
     const RowLayout& layout() const noexcept { return layout_; }
-    std::uint32_t capacity() const noexcept { return capacity_; }
+    // Rows of a batch at most. relaxed: who sees the old value cuts a request that would fit by now, or claims less.
+    std::uint32_t capacity() const noexcept { return capacity_.load(std::memory_order_relaxed); }
     bool holds_batches() const noexcept { return options_.max_queue_delay_ns > 0; }
 
     // Rows of the open slot, or null when there is no room or somebody waits already. The rows have no state yet:
@@ -85,7 +86,7 @@ class Dispatcher {
         if (waiting_.load(std::memory_order_relaxed) > 0) return nullptr;
         // acquire: pairs with the store in take(); the slot is open and has its batch.
         Slot* const slot = open_.load(std::memory_order_acquire);
-        row = slot->word.try_claim(rows, capacity_);
+        row = slot->word.try_claim(rows, slot->capacity);
         if (row == ClaimWord::kNone) return nullptr;
         if (row == 0) slot->batch->set_opened_ns(now_ns());
         return slot;
@@ -166,8 +167,8 @@ class Dispatcher {
     // that is being held back is not work; its rows must be `full` to count while `holding`.
     bool has_work(bool holding) const noexcept {
         if (waiting_.load(std::memory_order_seq_cst) > 0 || job_count_.load(std::memory_order_seq_cst) > 0) return true;
-        const std::uint32_t published = open_.load(std::memory_order_seq_cst)->word.published();
-        return published >= (holding ? capacity_ : 1);
+        const Slot* const slot = open_.load(std::memory_order_seq_cst);
+        return slot->word.published() >= (holding ? slot->capacity : 1);
     }
 
     enum class Taken { nothing, work, hold };
@@ -202,8 +203,19 @@ class Dispatcher {
     // A slot outside the claim order, for rows that must leave theirs.
     Slot* spare_slot() {
         const std::lock_guard lock(mutex_);
-        Slot* slot = free_slots_.take();
-        return slot != nullptr ? slot : make_slot();
+        return free_slot();
+    }
+
+    // Batches of up to `rows` rows from now on, which is no less than before; the lanes are ready for them.
+    void grow(std::uint32_t rows) {
+        const std::lock_guard lock(mutex_);
+        capacity_.store(rows, std::memory_order_relaxed);
+        Slot& old = *open_slot();
+        if (ended_ || old.capacity >= rows || !old.word.try_seal_empty()) return;
+        // Nobody has anything in it: a request that it is too small for would wait for ever.
+        old.batch->settle(0);
+        free_slots_.give(&old);
+        open_.store(open_next(), std::memory_order_seq_cst);
     }
 
     // (closing) Ends everything that waits in the ring and in jobs, with Outcome::closed; how many there were.
@@ -249,7 +261,7 @@ class Dispatcher {
         Slot& last = *open_slot();
         const std::uint32_t rows = last.word.seal();
         const std::size_t closed = close_rows(*last.batch);
-        for (std::uint32_t row = 0; row < capacity_; ++row)
+        for (std::uint32_t row = 0; row < last.capacity; ++row)
             last.batch->transition(row, RowState::leased, RowState::closed);
         OVENGINE_FAILPOINT("Dispatcher::end, rows closed");
         last.batch->complete_unrun();
@@ -263,8 +275,8 @@ class Dispatcher {
     // What is not back where it belongs; exact only at rest.
     InUse in_use() {
         const std::lock_guard lock(mutex_);
-        return {slots_.size() - free_slots_.count_at_rest() - 1,
-                batches_.size() - free_batches_.count_at_rest() - (ended_ ? 0 : 1),
+        return {slots_.size() - outgrown_slots_ - free_slots_.count_at_rest() - 1,
+                batches_.size() - outgrown_batches_ - free_batches_.count_at_rest() - (ended_ ? 0 : 1),
                 requests_made_.load(std::memory_order_relaxed) - request_pool_.approx_size(),
                 ended_ ? 0 : open_slot()->word.approx_claimed()};
     }
@@ -274,7 +286,7 @@ class Dispatcher {
 
     std::size_t close_rows(Batch& batch) noexcept {
         std::size_t closed = 0;
-        for (std::uint32_t row = 0; row < capacity_; ++row)
+        for (std::uint32_t row = 0; row < batch.capacity(); ++row)
             closed += batch.transition(row, RowState::live, RowState::closed);
         return closed;
     }
@@ -283,30 +295,38 @@ class Dispatcher {
         return options_.max_queue_size != 0 ? options_.max_queue_size : static_cast<std::int64_t>(ring_.capacity());
     }
 
-    Slot* make_slot() {
-        const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
-        slots_.push_back(std::make_unique<Slot>(id, layout_.inputs, capacity_));
-        return slots_.back().get();
-    }
-
     Slot* open_next() {
         Slot* const slot = next_slot();
         slot->word.open();
         return slot;
     }
-    // With a fresh batch.
+    // Of the full capacity, with a fresh batch. Smaller ones, from before grow(), are left alone: a claimer may still
+    // look at them.
     Slot* next_slot() {
-        Slot* slot = free_slots_.take();
-        if (slot == nullptr) slot = make_slot();
-        Batch* batch = free_batches_.take();
-        if (batch == nullptr) {
-            batches_.push_back(std::make_unique<Batch>(free_batches_, layout_.outputs, capacity_));
-            batch = batches_.back().get();
-        } else {
-            batch->open();
-        }
+        Slot* const slot = free_slot();
+        Batch* const batch = free_batch();
         slot->batch = batch;
         return slot;
+    }
+    Slot* free_slot() {
+        for (Slot* slot = free_slots_.take(); slot != nullptr; slot = free_slots_.take()) {
+            if (slot->capacity == capacity()) return slot;
+            ++outgrown_slots_;
+        }
+        const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
+        slots_.push_back(std::make_unique<Slot>(id, layout_.inputs, capacity()));
+        return slots_.back().get();
+    }
+    Batch* free_batch() {
+        for (Batch* batch = free_batches_.take(); batch != nullptr; batch = free_batches_.take()) {
+            if (batch->capacity() == capacity()) {
+                batch->open();
+                return batch;
+            }
+            ++outgrown_batches_;
+        }
+        batches_.push_back(std::make_unique<Batch>(free_batches_, layout_.outputs, capacity()));
+        return batches_.back().get();
     }
 
     // The request at the head of the ring, in carried_. One that found no room stays there for the next batch.
@@ -350,7 +370,7 @@ class Dispatcher {
     Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
         Slot& slot = *open_slot();
         if (approx_waiting() > 0) {
-            gather(slot, work, 0, [&](std::uint32_t rows) { return slot.word.try_claim(rows, capacity_); });
+            gather(slot, work, 0, [&](std::uint32_t rows) { return slot.word.try_claim(rows, slot.capacity); });
             // A key is never that of the open slot, where anybody claims rows: such a batch has a slot of its own, and
             // goes first only where nothing that was there before waits.
             const bool alone = work.gathered.empty() && slot.word.published() == 0;
@@ -360,7 +380,8 @@ class Dispatcher {
         }
         // Rows that nobody has written yet are waited for only when somebody else is held up by them.
         if (work.gathered.empty() && slot.word.published() == 0 && carried_ == nullptr) return Taken::nothing;
-        const bool may_grow = slot.word.approx_claimed() < capacity_ && carried_ == nullptr && work.gathered.empty();
+        const bool may_grow =
+            slot.word.approx_claimed() < slot.capacity && carried_ == nullptr && work.gathered.empty();
         if (options_.max_queue_delay_ns > 0 && may_grow && !flush) {
             const std::int64_t due = slot.batch->opened_ns() + options_.max_queue_delay_ns;
             if (now_ns() < due) {
@@ -371,7 +392,7 @@ class Dispatcher {
         OVENGINE_FAILPOINT("Dispatcher::take, before seal");
         work.slot = &slot;
         work.rows = slot.word.seal();
-        work.reason = work.rows == capacity_            ? LaneStats::full
+        work.reason = work.rows == slot.capacity        ? LaneStats::full
                       : options_.max_queue_delay_ns > 0 ? LaneStats::delay
                                                         : LaneStats::idle;
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
@@ -385,14 +406,14 @@ class Dispatcher {
         slot.word.open_sealed();
         work.rows = 0;
         gather(slot, work, carried_->terms().key, [&](std::uint32_t rows) {
-            return work.rows + rows <= capacity_ ? std::exchange(work.rows, work.rows + rows) : ClaimWord::kNone;
+            return work.rows + rows <= slot.capacity ? std::exchange(work.rows, work.rows + rows) : ClaimWord::kNone;
         });
         if (work.rows == 0) {
             slot.batch->settle(0);
             return give_back(&slot);
         }
         work.slot = &slot;
-        work.reason = work.rows == capacity_ ? LaneStats::full : LaneStats::idle;
+        work.reason = work.rows == slot.capacity ? LaneStats::full : LaneStats::idle;
     }
 
     bool take_chunk(Work& work) {
@@ -415,7 +436,7 @@ class Dispatcher {
     }
 
     const RowLayout layout_;
-    const std::uint32_t capacity_;
+    std::atomic<std::uint32_t> capacity_;  // written under the lock
     const Options options_;
 
     // Read by every claim; written once per batch.
@@ -438,6 +459,7 @@ class Dispatcher {
     std::atomic<std::size_t> job_count_{0};
     std::vector<std::unique_ptr<Slot>> slots_;
     std::vector<std::unique_ptr<Batch>> batches_;
+    std::size_t outgrown_slots_ = 0, outgrown_batches_ = 0;
     FreeList<Slot> free_slots_;
     FreeList<Batch> free_batches_;
 };

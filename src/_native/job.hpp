@@ -21,12 +21,12 @@ namespace ovengine {
 class Job final : public Completion {
   public:
     // Bulk: `rows` rows at `inputs[port]`, contiguous. The memory stays the caller's and has to stay until done().
-    Job(std::vector<std::byte*> inputs, std::uint32_t rows, const ChunkSizes& chunks,
+    Job(std::vector<std::byte*> inputs, std::uint32_t rows, std::shared_ptr<const ChunkSizes> chunks,
         const std::vector<std::size_t>& output_row_bytes)
         : inputs_(std::move(inputs)),
           outputs_(output_row_bytes, rows, Slab::unset),
           rows_(rows),
-          chunks_(&chunks),
+          chunks_(std::move(chunks)),
           left_(rows) {}
 
     // Dynamic: one inference at the shapes given.
@@ -101,8 +101,8 @@ class Job final : public Completion {
     const std::vector<std::byte*> inputs_;
     const Slab outputs_;
     const std::uint32_t rows_;
-    const ChunkSizes* const chunks_ = nullptr;  // null: all at once
-    std::atomic<std::uint32_t> next_{0};        // written under the dispatcher's lock
+    const std::shared_ptr<const ChunkSizes> chunks_;  // null: all at once
+    std::atomic<std::uint32_t> next_{0};              // written under the dispatcher's lock
     std::atomic<std::uint32_t> left_;
     std::atomic<Outcome> outcome_{Outcome::pending};
     std::atomic<bool> completed_{false};

@@ -130,6 +130,11 @@ class NativeModel:
             named `ovengine.policy` around a `struct ovengine_policy`.
         max_queue_size: requests that may wait behind the slots; None waits for room instead of raising.
         """
+    def install(self, *, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], cost_us: Mapping[int, float]) -> None:
+        """Another ladder, while requests run. The same lanes, each with the compiled models of the sizes that it does
+        not have yet; the largest size no smaller than before."""
+    def costs(self) -> dict[int, float]:
+        """Microseconds of one inference by batch size, as the core knows them now: measured, then observed."""
     def __call__(self, inputs: Inputs) -> Result: ...
     def infer(self, inputs: Inputs, *, timeout: float | None = None) -> Result: ...
     def submit(self, inputs: Inputs, *, share_inputs: bool = False) -> Future: ...

@@ -61,9 +61,7 @@ cdef class NativeModel:
     def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
                  max_queue_size=None, max_queue_delay_us=0):
         cdef Builder builder
-        cdef vector[shared_ptr[CompiledModel]] ladder
         cdef PortSpec spec
-        cdef Compiled compiled
         self.name = name
         self._mode = _MODES[mode]
         self._inputs = tuple([PortSpec(*port, self._mode) for port in inputs])
@@ -76,25 +74,40 @@ cdef class NativeModel:
         if self._mode != DYNAMIC:
             builder.input_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._inputs]
             builder.output_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._outputs]
-        sizes = sorted(cost_us)
-        builder.sizes = sizes
-        builder.cost_us = [float(cost_us[size]) for size in sizes]
-        self._slowest_s = max(builder.cost_us) * 1e-6
         builder.max_queue_size = self._max_queue_size = max_queue_size or 0
         builder.max_queue_delay_ns = <int64_t>(max_queue_delay_us) * 1000
         self._devices = tuple(dict.fromkeys([device for device, _ in lanes]))
-        for device, by_size in lanes:
-            ladder.clear()
-            for size in sizes:
-                compiled = by_size[size]
-                ladder.push_back(compiled.native)
-            builder.add_lane(self._devices.index(device), ladder)
+        self._set_ladder(&builder, cost_us, lanes)
         self._set_policy(&builder, policy)
         with nogil:
             self.core = builder.build()
         self._capacity = self.core.get().capacity()
         self.core.get().start()
         _models.add(self)
+
+    cdef _set_ladder(self, Builder* builder, object cost_us, object lanes):
+        cdef vector[shared_ptr[CompiledModel]] ladder
+        cdef Compiled compiled
+        builder.sizes = sorted(cost_us)
+        for size in builder.sizes:
+            builder.cost_us.push_back(cost_us[size])
+        self._slowest_s = max(builder.cost_us) * 1e-6
+        for device, by_size in lanes:
+            ladder.clear()
+            for size in builder.sizes:
+                compiled = by_size.get(size)
+                ladder.push_back(shared_ptr[CompiledModel]() if compiled is None else compiled.native)
+            builder.add_lane(self._devices.index(device), ladder)
+
+    def install(self, *, lanes, cost_us):
+        cdef Builder builder
+        self._set_ladder(&builder, cost_us, lanes)
+        with nogil:
+            builder.install(self.core.get()[0])
+        self._capacity = self.core.get().capacity()
+
+    def costs(self):
+        return dict(self.core.get().costs())
 
     cdef _set_policy(self, Builder* builder, object policy):
         cdef ovengine_policy* native

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.map cimport map as cmap
 from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.pair cimport pair
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
@@ -157,6 +158,7 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
         void set_policy(const string& kind)
         void set_native_policy(const ovengine_policy* policy, void (*release)(void*) noexcept nogil, void* owner)
         shared_ptr[ModelCore] build() except +
+        void install(ModelCore& core) except +
 
     cdef cppclass Percentiles:
         double p50_us, p90_us, p99_us, max_us, mean_us
@@ -197,6 +199,7 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
     cdef cppclass ModelCore:
         void start() except +
         uint32_t capacity()
+        vector[pair[uint32_t, double]] costs() except +
         size_t lane_count()
         cbool forked()
         Admission begin(uint32_t rows, Ticket& ticket) except +
