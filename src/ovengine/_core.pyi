@@ -133,6 +133,7 @@ class NativeModel:
     def install(self, *, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], cost_us: Mapping[int, float]) -> None:
         """Another ladder, while requests run. The same lanes, each with the compiled models of the sizes that it does
         not have yet; the largest size no smaller than before."""
+    def wait_ready(self, timeout: float | None = None) -> bool: ...
     def costs(self) -> dict[int, float]:
         """Microseconds of one inference by batch size, as the core knows them now: measured, then observed."""
     def __call__(self, inputs: Inputs) -> Result: ...

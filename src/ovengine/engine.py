@@ -13,6 +13,7 @@ from typing import Any
 
 from ovengine._core import Runtime
 from ovengine._planner import Planner
+from ovengine._preparation import Preparation
 from ovengine.config import Hint, LoadOptions, Shapes, available_cpus
 from ovengine.errors import ConfigError, EngineClosed, ForkedError, UnknownDeviceError
 from ovengine.model import Model
@@ -51,6 +52,7 @@ class Engine:
         self._cpu_budget = cpu_budget
         self._runtime: Runtime | None = None
         self._lock = threading.RLock()
+        self._turn = threading.Lock()  # of preparing models
         self._models: weakref.WeakSet[Model] = weakref.WeakSet()
         self._closed = False
         self._forked = False
@@ -117,6 +119,9 @@ class Engine:
     ) -> Model:
         """Load a model and start its lanes.
 
+        The model serves at once, a row at a time; larger batch sizes are measured and compiled behind it
+        (`Model.wait_ready` waits for them).
+
         Args:
             source: a path (IR `.xml`, `.onnx`, `.blob`, or whatever else OpenVINO reads), an `openvino.Model`, or
                 the bytes of an ONNX model or of a blob.
@@ -151,7 +156,7 @@ class Engine:
             max_queue_size=max_queue_size,
             shapes=shapes,
         )
-        planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options)
+        planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options, self._turn)
         model = planner.load(
             source,
             loader=loader,
@@ -280,6 +285,7 @@ def _close_all() -> None:
     for engine in list(_engines):
         if not engine._forked:
             engine.close(0)
+    Preparation.join_all()
 
 
 def _after_fork_in_child() -> None:

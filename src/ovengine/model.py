@@ -20,7 +20,8 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from ovengine._core import Compiled, Future, Inputs, NativeModel, Result
-from ovengine.errors import ConfigError, QueueFull
+from ovengine._preparation import Preparation
+from ovengine.errors import ConfigError, EngineClosed, QueueFull
 from ovengine.plan import Plan, TensorInfo
 
 __all__ = ["LaneStats", "Model", "ModelStats", "Percentiles"]
@@ -88,6 +89,7 @@ class Model(NativeModel):
     """
 
     _plan: Plan
+    _preparation: Preparation
     _on_close: Callable[[Model], None] | None = None
 
     @classmethod
@@ -112,7 +114,24 @@ class Model(NativeModel):
             max_queue_delay_us=plan.batch.max_queue_delay_us,
         )
         model._plan = plan
+        model._preparation = Preparation(plan.name)
         return model
+
+    def _grow(self, plan: Plan, lanes: Sequence[tuple[str, Mapping[int, Compiled]]]) -> None:
+        """Go on with a plan that has other batch sizes; `lanes` as for `start`."""
+        known = self._plan.ladder
+        if plan.ladder != known:
+            missing = [(device, {n: one for n, one in sizes.items() if n not in known}) for device, sizes in lanes]
+            self.install(lanes=missing, cost_us={size: plan.batch.cost_us[size] for size in plan.ladder})
+        self._plan = plan
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Wait until all batch sizes of the plan are compiled and in use, for up to `timeout` seconds.
+
+        A model serves from the moment that `load` returns, at first a row at a time. Returns False when the time is
+        over. Raises EngineClosed when the model was closed before.
+        """
+        return self._preparation.wait(timeout)
 
     @property
     def name(self) -> str:
@@ -131,7 +150,7 @@ class Model(NativeModel):
 
     @property
     def plan(self) -> Plan:
-        """What was decided at load time, and why. Print it."""
+        """What was decided, and why. Print it. A new one takes its place when larger batches are ready."""
         return self._plan
 
     def stats(self) -> ModelStats:
@@ -180,11 +199,17 @@ class Model(NativeModel):
 
         What is still pending then gets EngineClosed. Safe to call twice. Returns whether all requests were served.
         """
+        self._preparation.stop(EngineClosed(f"model {self.name!r} was closed before all batch sizes were ready"))
         served = super().close(timeout)
         notify, self._on_close = self._on_close, None
         if notify is not None:
             notify(self)
         return served
+
+    def mark_forked(self) -> None:
+        """In the child of a fork: the threads are the parent's."""
+        super().mark_forked()
+        self._preparation = Preparation(self.name)
 
     def __enter__(self) -> Model:
         return self

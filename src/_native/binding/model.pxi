@@ -106,6 +106,9 @@ cdef class NativeModel:
             builder.install(self.core.get()[0])
         self._capacity = self.core.get().capacity()
 
+    def wait_ready(self, timeout=None):
+        return True
+
     def costs(self):
         return dict(self.core.get().costs())
 
@@ -383,6 +386,8 @@ cdef class NativeModel:
             raise errors.InputError(
                 f"model {self.name!r} has dynamic dimensions and so no rows to lease; fix them with shapes= in load()"
             )
+        if rows > self._capacity:
+            self.wait_ready()
         limit = self._capacity if self._mode == ROWS else 1
         if not 1 <= rows <= limit:
             raise errors.InputError(f"a lease of {rows} rows; a batch of model {self.name!r} has 1 to {limit}")
