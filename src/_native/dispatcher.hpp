@@ -1,6 +1,7 @@
 // Dispatcher: where requests wait and batches are made: the open slot, the request ring, and the jobs.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -51,18 +52,21 @@ inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since
 // take: lanes, under a lock held for as long as it takes to make one batch's worth of decisions.
 class Dispatcher {
   public:
+    static constexpr std::uint32_t kRingCapacity = 1u << 14;  // requests
     struct Options {
         std::uint32_t max_queue_size = 0;  // requests and jobs; 0: as many as the ring holds
         std::int64_t max_queue_delay_ns = 0;
+        std::uint32_t ring_capacity = kRingCapacity;  // at least; max_queue_size may be raised to this
     };
-    static constexpr std::uint32_t kRingCapacity = 1u << 14;  // requests, where no max_queue_size is given
-    static constexpr std::uint32_t kFirstSlotId = 3;          // smaller ones are the lanes' own bindings
+    static constexpr std::uint32_t kFirstSlotId = 3;  // smaller ones are the lanes' own bindings
 
     Dispatcher(RowLayout layout, std::uint32_t capacity, Options options)
         : layout_(std::move(layout)),
           capacity_(capacity),
-          options_(options),
-          ring_(options.max_queue_size != 0 ? options.max_queue_size : kRingCapacity),
+          max_batch_rows_(capacity),
+          max_queue_delay_ns_(options.max_queue_delay_ns),
+          max_queue_size_(options.max_queue_size),
+          ring_(std::max(options.max_queue_size, options.ring_capacity)),
           request_pool_(ring_.capacity()) {
         open_.store(open_next(), std::memory_order_seq_cst);
     }
@@ -74,7 +78,33 @@ class Dispatcher {
 
     const RowLayout& layout() const noexcept { return layout_; }
     std::uint32_t capacity() const noexcept { return capacity_; }
-    bool holds_batches() const noexcept { return options_.max_queue_delay_ns > 0; }
+    std::size_t ring_capacity() const noexcept { return ring_.capacity(); }
+
+    // The limits may change at any time. relaxed: each is a number that stands for itself, and who misses a change by
+    // a moment goes by what held before. Only lanes that hold a batch must not sleep through one: limits_epoch().
+    std::uint32_t max_batch_rows() const noexcept { return max_batch_rows_.load(std::memory_order_relaxed); }
+    std::int64_t max_queue_delay_ns() const noexcept { return max_queue_delay_ns_.load(std::memory_order_relaxed); }
+    bool holds_batches() const noexcept { return max_queue_delay_ns() > 0; }
+
+    // 1 to capacity(). Requests of more rows that have been accepted already run whole, each in a batch of its own.
+    void set_max_batch_rows(std::uint32_t rows) noexcept {
+        max_batch_rows_.store(rows, std::memory_order_relaxed);
+        announce_limits();
+    }
+    void set_max_queue_delay_ns(std::int64_t delay_ns) noexcept {
+        max_queue_delay_ns_.store(delay_ns, std::memory_order_relaxed);
+        announce_limits();
+    }
+    // Up to ring_capacity(), 0 for all of it. What waits already stays, also when it is more than that.
+    void set_max_queue_size(std::uint32_t size) noexcept {
+        max_queue_size_.store(size, std::memory_order_relaxed);
+        announce_limits();
+        wake_for_room();
+    }
+    // Changes with the limits. A lane reads it before take() (seq_cst, of which acquire: pairs with announce_limits(),
+    // so that take() goes by the limits of this epoch or later ones) and again after its IdleLanes::put(): either it
+    // sees the change there, or whoever made it finds the lane in the set and wakes it.
+    std::uint32_t limits_epoch() const noexcept { return limits_epoch_.load(std::memory_order_seq_cst); }
 
     // Rows of the open slot, or null when there is no room or somebody waits already. The rows have no state yet:
     // Batch::begin() or lease() comes next.
@@ -84,7 +114,7 @@ class Dispatcher {
         if (waiting_.load(std::memory_order_relaxed) > 0) return nullptr;
         // acquire: pairs with the store in take(); the slot is open and has its batch.
         Slot* const slot = open_.load(std::memory_order_acquire);
-        row = slot->word.try_claim(rows, capacity_);
+        row = slot->word.try_claim(rows, max_batch_rows());
         if (row == ClaimWord::kNone) return nullptr;
         if (row == 0) slot->batch->set_opened_ns(now_ns());
         return slot;
@@ -166,7 +196,7 @@ class Dispatcher {
     bool has_work(bool holding) const noexcept {
         if (waiting_.load(std::memory_order_seq_cst) > 0 || job_count_.load(std::memory_order_seq_cst) > 0) return true;
         const std::uint32_t published = open_.load(std::memory_order_seq_cst)->word.published();
-        return published >= (holding ? capacity_ : 1);
+        return published >= (holding ? max_batch_rows() : 1);
     }
 
     enum class Taken { nothing, work, hold };
@@ -279,8 +309,12 @@ class Dispatcher {
     }
 
     std::int64_t limit() const noexcept {
-        return options_.max_queue_size != 0 ? options_.max_queue_size : static_cast<std::int64_t>(ring_.capacity());
+        const std::uint32_t size = max_queue_size_.load(std::memory_order_relaxed);
+        return size != 0 ? size : static_cast<std::int64_t>(ring_.capacity());
     }
+
+    // seq_cst: after the new limit (its release half), before the caller's look at the idle lanes; see limits_epoch().
+    void announce_limits() noexcept { limits_epoch_.fetch_add(1, std::memory_order_seq_cst); }
 
     Slot* make_slot() {
         const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
@@ -311,7 +345,8 @@ class Dispatcher {
         while (next_request()) {
             const std::uint32_t rows = carried_->rows();
             if (carried_->state() == Request::State::queued) {
-                const std::uint32_t row = slot.word.try_claim(rows, capacity_);
+                // One that is larger than a batch may be by now has the batch to itself.
+                const std::uint32_t row = slot.word.try_claim(rows, std::max(rows, max_batch_rows()));
                 if (row == ClaimWord::kNone) return;
                 slot.batch->begin(row, rows);
                 if (row == 0) slot.batch->set_opened_ns(carried_->arrived_ns());
@@ -347,9 +382,11 @@ class Dispatcher {
         }
         // Rows that nobody has written yet are waited for only when somebody else is held up by them.
         if (work.gathered.empty() && slot.word.published() == 0 && carried_ == nullptr) return Taken::nothing;
-        const bool may_grow = slot.word.approx_claimed() < capacity_ && carried_ == nullptr && work.gathered.empty();
-        if (options_.max_queue_delay_ns > 0 && may_grow && !flush) {
-            const std::int64_t due = slot.batch->opened_ns() + options_.max_queue_delay_ns;
+        const std::uint32_t full = max_batch_rows();
+        const std::int64_t delay_ns = max_queue_delay_ns();
+        const bool may_grow = slot.word.approx_claimed() < full && carried_ == nullptr && work.gathered.empty();
+        if (delay_ns > 0 && may_grow && !flush) {
+            const std::int64_t due = slot.batch->opened_ns() + delay_ns;
             if (now_ns() < due) {
                 until = platform::Clock::time_point(std::chrono::nanoseconds(due));
                 return Taken::hold;
@@ -358,9 +395,7 @@ class Dispatcher {
         OVENGINE_FAILPOINT("Dispatcher::take, before seal");
         work.slot = &slot;
         work.rows = slot.word.seal();
-        work.reason = work.rows == capacity_            ? LaneStats::full
-                      : options_.max_queue_delay_ns > 0 ? LaneStats::delay
-                                                        : LaneStats::idle;
+        work.reason = work.rows >= full ? LaneStats::full : delay_ns > 0 ? LaneStats::delay : LaneStats::idle;
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
         open_.store(open_next(), std::memory_order_seq_cst);
         return Taken::work;
@@ -369,7 +404,7 @@ class Dispatcher {
     bool take_chunk(Work& work) {
         if (jobs_.empty()) return false;
         work.job = jobs_.front();
-        work.chunk = work.job->next_chunk();
+        work.chunk = work.job->next_chunk(max_batch_rows());
         work.reason = LaneStats::bulk;
         if (work.job->all_handed_out()) {
             jobs_.pop_front();
@@ -387,10 +422,13 @@ class Dispatcher {
 
     const RowLayout layout_;
     const std::uint32_t capacity_;
-    const Options options_;
 
-    // Read by every claim; written once per batch.
+    // Read by every claim; written once per batch, and the limits when somebody changes them.
     alignas(platform::kNoSharing) std::atomic<Slot*> open_{nullptr};
+    std::atomic<std::uint32_t> max_batch_rows_;
+    std::atomic<std::int64_t> max_queue_delay_ns_;
+    std::atomic<std::uint32_t> max_queue_size_;
+    std::atomic<std::uint32_t> limits_epoch_{0};
     // Requests in the ring (or about to be, or carried).
     alignas(platform::kNoSharing) std::atomic<std::int64_t> waiting_{0};
     BoundedRing<Request*> ring_;

@@ -15,7 +15,7 @@ from ovengine.errors import ConfigError, PropertyError
 if TYPE_CHECKING:
     from ovengine._core import Runtime
 
-__all__ = ["Hint", "LoadOptions", "Shapes", "available_cpus", "check_properties", "close_matches"]
+__all__ = ["Hint", "LoadOptions", "Shapes", "available_cpus", "check_integer", "check_properties", "close_matches"]
 
 Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
 
@@ -23,6 +23,10 @@ Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
 CORE_PROPERTIES = frozenset(
     {"CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP", "FORCE_TBB_TERMINATE", "CACHE_ENCRYPTION_CALLBACKS", "LOG_LEVEL"}
 )
+
+MOST_QUEUE_DELAY_US = 3_600_000_000
+# The ring of waiting requests has memory for all of them.
+MOST_QUEUE_SIZE = 1 << 24
 
 
 class Hint(str, enum.Enum):
@@ -47,6 +51,7 @@ class LoadOptions:
     """The arguments of `load`, checked and normalised.
 
     `config["PERFORMANCE_HINT"]` is taken out of `config` and wins over `hint`, as it would in OpenVINO.
+    `max_queue_size=0` is None, as in Triton.
     """
 
     device: str = "AUTO"
@@ -67,16 +72,20 @@ class LoadOptions:
         hint = Hint.parse(config.pop("PERFORMANCE_HINT", self.hint))
         object.__setattr__(self, "hint", hint)
         object.__setattr__(self, "config", MappingProxyType(config))
-        _check_integer("max_batch_size", self.max_batch_size, 1)
-        _check_integer("max_queue_delay_us", self.max_queue_delay_us, 0)
-        _check_integer("max_queue_size", self.max_queue_size, 0)
+        check_integer("max_batch_size", self.max_batch_size, 1)
+        check_integer("max_queue_delay_us", self.max_queue_delay_us, 0, MOST_QUEUE_DELAY_US)
+        check_integer("max_queue_size", self.max_queue_size, 0, MOST_QUEUE_SIZE)
+        object.__setattr__(self, "max_queue_size", self.max_queue_size or None)
 
 
-def _check_integer(name: str, value: object, least: int) -> None:
+def check_integer(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise ConfigError for what is neither None nor an integer within the bounds."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name} must be None or an integer of at least {least}, not {value!r}")
+    if most is not None and value > most:
+        raise ConfigError(f"{name} must be at most {most}, not {value!r}")
 
 
 def check_properties(config: Mapping[str, Any], devices: Iterable[str], runtime: Runtime) -> None:

@@ -129,7 +129,7 @@ class Engine:
             scheduler: scheduler policy by name; None for `priority`.
             max_batch_size: largest batch in rows.
             max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
-            max_queue_size: requests that may wait; QueueFull beyond. None lets callers wait for room.
+            max_queue_size: requests that may wait; QueueFull beyond. None (or 0) lets callers wait for room.
             shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
                 dimension dynamic.
             name: of the model, in plans and statistics; by default after the source.

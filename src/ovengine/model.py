@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import (
@@ -20,6 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from ovengine._core import Compiled, Future, Inputs, NativeModel, Result
+from ovengine._limits import UNCHANGED, Unchanged, changed_limits
 from ovengine.errors import ConfigError, QueueFull
 from ovengine.plan import Plan, TensorInfo
 
@@ -88,6 +90,7 @@ class Model(NativeModel):
     """
 
     _plan: Plan
+    _limits_lock: threading.Lock  # of the plan and the core's limits together
     _on_close: Callable[[Model], None] | None = None
 
     @classmethod
@@ -112,6 +115,7 @@ class Model(NativeModel):
             max_queue_delay_us=plan.batch.max_queue_delay_us,
         )
         model._plan = plan
+        model._limits_lock = threading.Lock()
         return model
 
     @property
@@ -131,8 +135,39 @@ class Model(NativeModel):
 
     @property
     def plan(self) -> Plan:
-        """What was decided at load time, and why. Print it."""
+        """What was decided at load time, and why, with the limits that are in force now. Print it."""
         return self._plan
+
+    def set(
+        self,
+        *,
+        max_queue_delay_us: int | Unchanged = UNCHANGED,
+        max_batch_size: int | Unchanged | None = UNCHANGED,
+        max_queue_size: int | Unchanged | None = UNCHANGED,
+    ) -> None:
+        """Change limits while requests run. What is not given stays as it is; `plan` shows what is in force.
+
+        Requests that were accepted before keep their place and their rows: a lower limit holds for later ones.
+
+        Args:
+            max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds; 0 never waits.
+                A batch that is being held goes by the new delay.
+            max_batch_size: rows of a batch at most, up to the largest size of the ladder, which None stands for.
+            max_queue_size: requests that may wait, QueueFull beyond; None lets callers wait for room. No more than
+                16384, or what was given to `load` if that was more.
+
+        Raises:
+            ConfigError: a limit is out of range; none is changed then.
+            EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
+        """
+        with self._limits_lock:
+            plan = changed_limits(self._plan, max_queue_delay_us, max_batch_size, max_queue_size, self.ring_capacity)
+            self.set_limits(
+                max_batch_size=plan.most_rows,
+                max_queue_size=plan.max_queue_size,
+                max_queue_delay_us=plan.batch.max_queue_delay_us,
+            )
+            self._plan = plan
 
     def stats(self) -> ModelStats:
         """A snapshot of the counters; may be called at any time, also after `close`."""
@@ -186,6 +221,11 @@ class Model(NativeModel):
             notify(self)
         return served
 
+    def mark_forked(self) -> None:
+        """In a forked child: every call says so from now on."""
+        self._limits_lock = threading.Lock()  # another thread of the parent may have held it
+        super().mark_forked()
+
     def __enter__(self) -> Model:
         return self
 
@@ -203,7 +243,7 @@ class Model(NativeModel):
 
     def _window(self, window: int | None) -> int:
         if window is None:
-            return max(LEAST_WINDOW, WINDOW_BATCHES * len(self._plan.lanes) * self._plan.ladder[-1])
+            return max(LEAST_WINDOW, WINDOW_BATCHES * len(self._plan.lanes) * self._plan.most_rows)
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ConfigError(f"window must be None or an integer of at least 1, not {window!r}")
         return window
