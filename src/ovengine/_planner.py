@@ -59,7 +59,7 @@ class Planner:
         self.available_devices = tuple(devices)
         self.cpu_budget = cpu_budget
         self.options = options
-        self.decisions: list[Decision] = []
+        self.decisions = [Decision(*note) for note in options.notes]
 
     def load(
         self,
@@ -170,6 +170,7 @@ class Planner:
             device=self.options.device,
             hint=self.options.hint,
             config=self.options.config,
+            num_requests=self.options.num_requests,
             graph=graph,
             available_devices=self.available_devices,
             cpu_budget=self.cpu_budget,
@@ -241,6 +242,7 @@ class Planner:
             memory_budget_bytes=int(available_memory_bytes() * MEMORY_SHARE),
             measure=compiler.measure,
             measure_again=compiler.measure_again,
+            batch_sizes=self.options.batch_sizes,
         )
         try:
             return self._checked_batch(batcher.plan(context), compiler)
