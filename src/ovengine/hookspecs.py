@@ -158,7 +158,7 @@ class BatchContext:
     memory_budget_bytes: int
     measure: Callable[[int], float]
     measure_again: Callable[[int], float]
-    batch_sizes: tuple[int, ...] | None = None
+    batch_sizes: Sequence[int] | None = None
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ class FixedBatcher:
         """Raise ConfigError without `max_batch_size` or `batch_sizes`."""
         if context.max_batch_size is None:
             raise ConfigError("the batcher 'fixed' needs max_batch_size or batch_sizes")
-        ladder = context.batch_sizes or tuple(sorted({1, context.max_batch_size}))
+        ladder = tuple(context.batch_sizes or sorted({1, context.max_batch_size}))
         given = "batch_sizes" if context.batch_sizes else "max_batch_size"
         cost_us = {size: context.measure(size) * 1e6 for size in ladder}
         return BatchPlan(ladder, cost_us, context.max_queue_delay_us or 0, f"{given} as given, not compared")
