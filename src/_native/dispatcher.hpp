@@ -1,6 +1,7 @@
 // Dispatcher: where requests wait and batches are made: the open slot, the request ring, and the jobs.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -52,18 +53,21 @@ inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since
 // take: lanes, under a lock held for as long as it takes to make one batch's worth of decisions.
 class Dispatcher {
   public:
+    static constexpr std::uint32_t kRingCapacity = 1u << 14;  // requests
     struct Options {
         std::uint32_t max_queue_size = 0;  // requests and jobs; 0: as many as the ring holds
         std::int64_t max_queue_delay_ns = 0;
+        std::uint32_t ring_capacity = kRingCapacity;  // at least; max_queue_size may be raised to this
     };
-    static constexpr std::uint32_t kRingCapacity = 1u << 14;  // requests, where no max_queue_size is given
-    static constexpr std::uint32_t kFirstSlotId = 3;          // smaller ones are the lanes' own bindings
+    static constexpr std::uint32_t kFirstSlotId = 3;  // smaller ones are the lanes' own bindings
 
     Dispatcher(RowLayout layout, std::uint32_t capacity, Options options)
         : layout_(std::move(layout)),
           capacity_(capacity),
-          options_(options),
-          ring_(options.max_queue_size != 0 ? options.max_queue_size : kRingCapacity),
+          max_batch_rows_(UINT32_MAX),
+          max_queue_delay_ns_(options.max_queue_delay_ns),
+          max_queue_size_(options.max_queue_size),
+          ring_(std::max(options.max_queue_size, options.ring_capacity)),
           request_pool_(ring_.capacity()) {
         open_.store(open_next(), std::memory_order_seq_cst);
     }
@@ -74,9 +78,38 @@ class Dispatcher {
     }
 
     const RowLayout& layout() const noexcept { return layout_; }
-    // Rows of a batch at most. relaxed: who sees the old value cuts a request that would fit by now, or claims less.
+    // Of each batch from now on; see grow().
     std::uint32_t capacity() const noexcept { return capacity_.load(std::memory_order_relaxed); }
-    bool holds_batches() const noexcept { return options_.max_queue_delay_ns > 0; }
+    std::size_t ring_capacity() const noexcept { return ring_.capacity(); }
+
+    // The limits may change at any time. relaxed: each is a number that stands for itself, and who misses a change by
+    // a moment goes by what held before. Only lanes that hold a batch must not sleep through one: limits_epoch().
+    std::uint32_t max_batch_rows() const noexcept {
+        return std::min(capacity(), max_batch_rows_.load(std::memory_order_relaxed));
+    }
+    std::int64_t max_queue_delay_ns() const noexcept { return max_queue_delay_ns_.load(std::memory_order_relaxed); }
+    bool holds_batches() const noexcept { return max_queue_delay_ns() > 0; }
+
+    // At least 1; what is above capacity() waits for it to grow. Requests of more rows that have been accepted already
+    // run whole, each in a batch of its own.
+    void set_max_batch_rows(std::uint32_t rows) noexcept {
+        max_batch_rows_.store(std::max(rows, 1u), std::memory_order_relaxed);
+        announce_limits();
+    }
+    void set_max_queue_delay_ns(std::int64_t delay_ns) noexcept {
+        max_queue_delay_ns_.store(delay_ns, std::memory_order_relaxed);
+        announce_limits();
+    }
+    // Up to ring_capacity(), 0 for all of it. What waits already stays, also when it is more than that.
+    void set_max_queue_size(std::uint32_t size) noexcept {
+        max_queue_size_.store(size, std::memory_order_relaxed);
+        announce_limits();
+        wake_for_room();
+    }
+    // Changes with the limits. A lane reads it before take() (seq_cst, of which acquire: pairs with announce_limits(),
+    // so that take() goes by the limits of this epoch or later ones) and again after its IdleLanes::put(): either it
+    // sees the change there, or whoever made it finds the lane in the set and wakes it.
+    std::uint32_t limits_epoch() const noexcept { return limits_epoch_.load(std::memory_order_seq_cst); }
 
     // Rows of the open slot, or null when there is no room or somebody waits already. The rows have no state yet:
     // Batch::begin() or lease() comes next.
@@ -86,7 +119,7 @@ class Dispatcher {
         if (waiting_.load(std::memory_order_relaxed) > 0) return nullptr;
         // acquire: pairs with the store in take(); the slot is open and has its batch.
         Slot* const slot = open_.load(std::memory_order_acquire);
-        row = slot->word.try_claim(rows, slot->capacity);
+        row = slot->word.try_claim(rows, room(*slot));
         if (row == ClaimWord::kNone) return nullptr;
         if (row == 0) slot->batch->set_opened_ns(now_ns());
         return slot;
@@ -168,7 +201,7 @@ class Dispatcher {
     bool has_work(bool holding) const noexcept {
         if (waiting_.load(std::memory_order_seq_cst) > 0 || job_count_.load(std::memory_order_seq_cst) > 0) return true;
         const Slot* const slot = open_.load(std::memory_order_seq_cst);
-        return slot->word.published() >= (holding ? slot->capacity : 1);
+        return slot->word.published() >= (holding ? room(*slot) : 1);
     }
 
     enum class Taken { nothing, work, hold };
@@ -292,8 +325,22 @@ class Dispatcher {
     }
 
     std::int64_t limit() const noexcept {
-        return options_.max_queue_size != 0 ? options_.max_queue_size : static_cast<std::int64_t>(ring_.capacity());
+        const std::uint32_t size = max_queue_size_.load(std::memory_order_relaxed);
+        return size != 0 ? size : static_cast<std::int64_t>(ring_.capacity());
     }
+
+    // Rows that a batch in this slot may have.
+    std::uint32_t room(const Slot& slot) const noexcept {
+        return std::min(slot.capacity, max_batch_rows_.load(std::memory_order_relaxed));
+    }
+
+    // A request that is larger than a batch may be by now has the batch to itself.
+    std::uint32_t room_for(std::uint32_t rows, const Slot& slot) const noexcept {
+        return std::min(slot.capacity, std::max(rows, room(slot)));
+    }
+
+    // seq_cst: after the new limit (its release half), before the caller's look at the idle lanes; see limits_epoch().
+    void announce_limits() noexcept { limits_epoch_.fetch_add(1, std::memory_order_seq_cst); }
 
     Slot* open_next() {
         Slot* const slot = next_slot();
@@ -370,7 +417,7 @@ class Dispatcher {
     Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
         Slot& slot = *open_slot();
         if (approx_waiting() > 0) {
-            gather(slot, work, 0, [&](std::uint32_t rows) { return slot.word.try_claim(rows, slot.capacity); });
+            gather(slot, work, 0, [&](std::uint32_t rows) { return slot.word.try_claim(rows, room_for(rows, slot)); });
             // A key is never that of the open slot, where anybody claims rows: such a batch has a slot of its own, and
             // goes first only where nothing that was there before waits.
             const bool alone = work.gathered.empty() && slot.word.published() == 0;
@@ -380,10 +427,11 @@ class Dispatcher {
         }
         // Rows that nobody has written yet are waited for only when somebody else is held up by them.
         if (work.gathered.empty() && slot.word.published() == 0 && carried_ == nullptr) return Taken::nothing;
-        const bool may_grow =
-            slot.word.approx_claimed() < slot.capacity && carried_ == nullptr && work.gathered.empty();
-        if (options_.max_queue_delay_ns > 0 && may_grow && !flush) {
-            const std::int64_t due = slot.batch->opened_ns() + options_.max_queue_delay_ns;
+        const std::uint32_t full = room(slot);
+        const std::int64_t delay_ns = max_queue_delay_ns();
+        const bool may_grow = slot.word.approx_claimed() < full && carried_ == nullptr && work.gathered.empty();
+        if (delay_ns > 0 && may_grow && !flush) {
+            const std::int64_t due = slot.batch->opened_ns() + delay_ns;
             if (now_ns() < due) {
                 until = platform::Clock::time_point(std::chrono::nanoseconds(due));
                 return Taken::hold;
@@ -392,9 +440,7 @@ class Dispatcher {
         OVENGINE_FAILPOINT("Dispatcher::take, before seal");
         work.slot = &slot;
         work.rows = slot.word.seal();
-        work.reason = work.rows == slot.capacity        ? LaneStats::full
-                      : options_.max_queue_delay_ns > 0 ? LaneStats::delay
-                                                        : LaneStats::idle;
+        work.reason = work.rows >= full ? LaneStats::full : delay_ns > 0 ? LaneStats::delay : LaneStats::idle;
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
         open_.store(open_next(), std::memory_order_seq_cst);
         return Taken::work;
@@ -406,20 +452,21 @@ class Dispatcher {
         slot.word.open_sealed();
         work.rows = 0;
         gather(slot, work, carried_->terms().key, [&](std::uint32_t rows) {
-            return work.rows + rows <= slot.capacity ? std::exchange(work.rows, work.rows + rows) : ClaimWord::kNone;
+            return work.rows + rows <= room_for(rows, slot) ? std::exchange(work.rows, work.rows + rows)
+                                                            : ClaimWord::kNone;
         });
         if (work.rows == 0) {
             slot.batch->settle(0);
             return give_back(&slot);
         }
         work.slot = &slot;
-        work.reason = work.rows == slot.capacity ? LaneStats::full : LaneStats::idle;
+        work.reason = work.rows >= room(slot) ? LaneStats::full : LaneStats::idle;
     }
 
     bool take_chunk(Work& work) {
         if (jobs_.empty()) return false;
         work.job = jobs_.front();
-        work.chunk = work.job->next_chunk();
+        work.chunk = work.job->next_chunk(max_batch_rows());
         work.reason = LaneStats::bulk;
         if (work.job->all_handed_out()) {
             jobs_.pop_front();
@@ -437,10 +484,13 @@ class Dispatcher {
 
     const RowLayout layout_;
     std::atomic<std::uint32_t> capacity_;  // written under the lock
-    const Options options_;
 
-    // Read by every claim; written once per batch.
+    // Read by every claim; written once per batch, and the limits when somebody changes them.
     alignas(platform::kNoSharing) std::atomic<Slot*> open_{nullptr};
+    std::atomic<std::uint32_t> max_batch_rows_;
+    std::atomic<std::int64_t> max_queue_delay_ns_;
+    std::atomic<std::uint32_t> max_queue_size_;
+    std::atomic<std::uint32_t> limits_epoch_{0};
     // Requests in the ring (or about to be, or carried).
     alignas(platform::kNoSharing) std::atomic<std::int64_t> waiting_{0};
     BoundedRing<Request*> ring_;

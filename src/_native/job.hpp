@@ -36,16 +36,18 @@ class Job final : public Completion {
     bool is_shaped() const noexcept { return shaped_; }
     std::uint32_t rows() const noexcept { return rows_; }
     // About as many as it will be cut into.
-    std::uint32_t chunks() const noexcept { return chunks_ == nullptr ? 1 : chunks_->count(rows_); }
+    std::uint32_t chunks(std::uint32_t max_batch_rows) const noexcept {
+        return chunks_ == nullptr ? 1 : chunks_->count(rows_, max_batch_rows);
+    }
 
     // The next chunk, under the dispatcher's lock; `count` is 0 when all are handed out.
     struct Chunk {
         std::uint32_t first, count;
     };
-    Chunk next_chunk() noexcept {
+    Chunk next_chunk(std::uint32_t max_batch_rows) noexcept {
         const std::uint32_t first = next_.load(std::memory_order_relaxed);
         const std::uint32_t left = rows_ - first;
-        const std::uint32_t count = chunks_ == nullptr ? left : std::min(left, chunks_->next(left));
+        const std::uint32_t count = chunks_ == nullptr ? left : std::min(left, chunks_->next(left, max_batch_rows));
         next_.store(first + count, std::memory_order_relaxed);
         return {first, count};
     }

@@ -5,6 +5,7 @@
 
 #include <csignal>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -105,9 +106,24 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     std::uint32_t capacity() const noexcept { return dispatcher_.capacity(); }
     std::size_t lane_count() const noexcept { return lanes_.size(); }
     std::uint64_t policy_faults() const noexcept { return policy_->faults(); }
+
+    // --- Limits, while requests run; see Dispatcher. ---
+
+    std::uint32_t max_batch_rows() const noexcept { return dispatcher_.max_batch_rows(); }
+    std::size_t ring_capacity() const noexcept { return dispatcher_.ring_capacity(); }
+    void set_max_batch_rows(std::uint32_t rows) noexcept {
+        dispatcher_.set_max_batch_rows(rows);
+        wake_all();
+    }
+    void set_max_queue_delay_ns(std::int64_t delay_ns) noexcept {
+        dispatcher_.set_max_queue_delay_ns(delay_ns);
+        wake_all();
+    }
+    void set_max_queue_size(std::uint32_t size) noexcept { dispatcher_.set_max_queue_size(size); }
+
     bool closing() const noexcept { return closing_.load(std::memory_order_seq_cst); }
 
-    // --- One request of up to capacity() rows: begin, write to destination(), publish (or abandon). ---
+    // --- One request of up to max_batch_rows() rows: begin, write to destination(), publish (or abandon). ---
 
     // On `ok` the caller owns the rows' memory until publish() or abandon(). `full`: max_queue_size is reached, or the
     // ring is full; nothing was taken. A request with terms always goes to the ring.
@@ -157,7 +173,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             if (!wake) return Admission::ok;
             const std::uint32_t pending = dispatcher_.approx_pending_rows(slot);
             // A held batch needs a lane twice: when its clock starts and when it is full.
-            if (!dispatcher_.holds_batches() || first || pending >= slot.capacity) notify(pending);
+            if (!dispatcher_.holds_batches() || first || pending >= std::min(slot.capacity, max_batch_rows()))
+                notify(pending);
             return Admission::ok;
         }
         ticket.request->begin(ticket.rows, now_ns());
@@ -436,6 +453,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         std::int64_t refine_at_ns = now_ns() + kRefineInterval.count();
         for (;;) {
             platform::Clock::time_point until;
+            const std::uint32_t limits = dispatcher_.limits_epoch();
             const auto taken = dispatcher_.take(lane.work, until, closing());
             if (taken == Dispatcher::Taken::work) {
                 lane.lane.run(lane.work);
@@ -451,7 +469,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             idle_.put(index);
             OVENGINE_FAILPOINT("ModelCore::run_lane, put");
             if ((dispatcher_.has_work(holding) || stopping_.load(std::memory_order_seq_cst) ||
-                 (holding && closing())) &&
+                 (holding && (closing() || dispatcher_.limits_epoch() != limits))) &&
                 idle_.try_take(index)) {
                 platform::relax();
                 continue;
@@ -509,7 +527,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         ticket.job = job;
         ticket.rows = job->rows();
         // A job is work for as many lanes as it has chunks.
-        const std::uint32_t chunks = job->chunks();
+        const std::uint32_t chunks = job->chunks(max_batch_rows());
         OVENGINE_FAILPOINT("ModelCore::submit_job");
         if (!dispatcher_.try_add(job)) {
             job->settle(0);

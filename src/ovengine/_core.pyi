@@ -144,6 +144,11 @@ class NativeModel:
     def infer_rows(self, inputs: Inputs, *, timeout: float | None = None) -> Result: ...
     def lease(self, rows: int = 1) -> Lease: ...
     @property
+    def ring_capacity(self) -> int:
+        """Requests that can wait at all, whatever `max_queue_size` says."""
+    def set_limits(self, *, max_batch_size: int, max_queue_size: int | None, max_queue_delay_us: int) -> None:
+        """All limits, while requests run. `max_batch_size`: 1 to the largest size of the ladder."""
+    @property
     def closed(self) -> bool: ...
     def close(self, timeout: float | None = None) -> bool:
         """Drain until `timeout` seconds have passed (None: as long as it takes), then resolve all that is still

@@ -74,7 +74,7 @@ class Planner:
         self.cpu_budget = cpu_budget
         self.options = options
         self.turn = turn
-        self.decisions: list[Decision] = []
+        self.decisions = [Decision(*note) for note in options.notes]
 
     def load(
         self,
@@ -195,6 +195,7 @@ class Planner:
             device=self.options.device,
             hint=self.options.hint,
             config=self.options.config,
+            num_requests=self.options.num_requests,
             graph=graph,
             available_devices=self.available_devices,
             cpu_budget=self.cpu_budget,
@@ -282,6 +283,7 @@ class Planner:
             memory_budget_bytes=int(available_memory_bytes() * MEMORY_SHARE),
             measure=compiler.measure if measures else only_single,
             measure_again=compiler.measure_again if measures else only_single,
+            batch_sizes=self.options.batch_sizes,
         )
         try:
             return self._checked_batch(batcher.plan(context), context.measure)
@@ -357,7 +359,7 @@ class Planner:
         self.decide("batcher", batcher.name, "larger batches are being measured and compiled")
         model = self.start(compiler, axis, self._unbatched(), policy, name)
         self.decisions = known
-        preparation = model._preparation
+        draft, preparation = model.plan, model._preparation
         # The thread must not keep a model alive that nobody uses any more.
         unused = EngineClosed(f"model {name!r} is gone")
         reference = weakref.ref(model, lambda _: preparation.stop(unused))
@@ -369,7 +371,7 @@ class Planner:
             running = reference()
             if running is not None:
                 plan = self.plan(compiler, lanes, final_axis, final, policy, name)
-                running._grow(replace(plan, scheduler=running.plan.scheduler), lanes)
+                running._grow(draft, plan, lanes)
 
         preparation.start(work, self.turn)
         return model

@@ -42,6 +42,11 @@ class Preparation:
             self._error = error
             self._done.set()
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return self._done.is_set()
+
     def check(self) -> None:
         """Between two steps. Raises Stopped where the next would be for nobody: the model is closed, or all ends."""
         if self._error is not None or not threading.main_thread().is_alive():
@@ -62,8 +67,9 @@ class Preparation:
         except Stopped:
             pass
         except Exception:
-            # The model goes on with what it has.
-            _logger.exception("model %r keeps its batch size of 1", self._name)
+            # The model goes on with what it has; unless it was closed in the middle of a step.
+            if self._error is None:
+                _logger.exception("model %r keeps its batch size of 1", self._name)
         finally:
             self._done.set()
 

@@ -49,7 +49,7 @@ cdef class NativeModel:
     cdef tuple _outputs
     cdef dict _output_index
     cdef int _mode
-    cdef uint32_t _capacity
+    cdef uint32_t _max_batch_size  # rows of a batch at most: what has more is a job
     cdef PortSpec _only_input     # where there is one: the fast way in
     cdef tuple _devices
     cdef uint32_t _max_queue_size
@@ -81,7 +81,7 @@ cdef class NativeModel:
         self._set_policy(&builder, policy)
         with nogil:
             self.core = builder.build()
-        self._capacity = self.core.get().capacity()
+        self._max_batch_size = self.core.get().capacity()
         self.core.get().start()
         _models.add(self)
 
@@ -104,7 +104,7 @@ cdef class NativeModel:
         self._set_ladder(&builder, cost_us, lanes)
         with nogil:
             builder.install(self.core.get()[0])
-        self._capacity = self.core.get().capacity()
+        self._max_batch_size = self.core.get().max_batch_rows()
 
     def wait_ready(self, timeout=None):
         return True
@@ -166,7 +166,7 @@ cdef class NativeModel:
         ndim = cnp.PyArray_NDIM(array)
         dims = cnp.PyArray_DIMS(array)
         if ndim == spec.row_ndim + 1 and _same_dims(dims + 1, spec.row_dims, spec.row_ndim):
-            if dims[0] < 1 or dims[0] > self._capacity:
+            if dims[0] < 1 or dims[0] > self._max_batch_size:
                 return False
             rows[0] = <uint32_t>dims[0]
             single[0] = False
@@ -226,7 +226,7 @@ cdef class NativeModel:
         cdef Future future
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            if rows > self._capacity or self._mode == DYNAMIC:
+            if rows > self._max_batch_size or self._mode == DYNAMIC:
                 return self._submit_job(arrays, rows, single, not share_inputs, may_wait, Deadline(), None)
         self._begin(rows, ticket, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
@@ -308,7 +308,7 @@ cdef class NativeModel:
         cdef Deadline deadline = _deadline(timeout)
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            if rows > self._capacity or self._mode == DYNAMIC:
+            if rows > self._max_batch_size or self._mode == DYNAMIC:
                 return self._run_job(arrays, rows, single, deadline, timeout)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:
@@ -386,9 +386,9 @@ cdef class NativeModel:
             raise errors.InputError(
                 f"model {self.name!r} has dynamic dimensions and so no rows to lease; fix them with shapes= in load()"
             )
-        if rows > self._capacity:
+        if rows > self._max_batch_size:
             self.wait_ready()
-        limit = self._capacity if self._mode == ROWS else 1
+        limit = self._max_batch_size if self._mode == ROWS else 1
         if not 1 <= rows <= limit:
             raise errors.InputError(f"a lease of {rows} rows; a batch of model {self.name!r} has 1 to {limit}")
         lease = Lease.__new__(Lease)
@@ -402,6 +402,21 @@ cdef class NativeModel:
             raise _queue_full(self)
         lease._open = True
         return lease
+
+    # --- limits ---
+
+    @property
+    def ring_capacity(self):
+        return self.core.get().ring_capacity()
+
+    def set_limits(self, *, max_batch_size, max_queue_size, max_queue_delay_us):
+        if self._closed or self.core.get().forked():
+            raise _closed_error(self)
+        self._max_queue_size = max_queue_size or 0
+        self.core.get().set_max_batch_rows(max_batch_size)
+        self._max_batch_size = self.core.get().max_batch_rows()
+        self.core.get().set_max_queue_size(self._max_queue_size)
+        self.core.get().set_max_queue_delay_ns(<int64_t>(max_queue_delay_us) * 1000)
 
     # --- the end, and figures ---
 

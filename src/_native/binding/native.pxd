@@ -200,6 +200,11 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         void start() except +
         uint32_t capacity()
         vector[pair[uint32_t, double]] costs() except +
+        uint32_t max_batch_rows()
+        size_t ring_capacity()
+        void set_max_batch_rows(uint32_t rows)
+        void set_max_queue_delay_ns(int64_t delay_ns)
+        void set_max_queue_size(uint32_t size)
         size_t lane_count()
         cbool forked()
         Admission begin(uint32_t rows, Ticket& ticket) except +
