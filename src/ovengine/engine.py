@@ -13,7 +13,7 @@ from typing import Any
 
 from ovengine._core import Runtime
 from ovengine._planner import Planner
-from ovengine.config import Hint, LoadOptions, Shapes, available_cpus
+from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus
 from ovengine.errors import ConfigError, EngineClosed, ForkedError, UnknownDeviceError
 from ovengine.model import Model
 from ovengine.plugins import Plugins, default
@@ -113,6 +113,8 @@ class Engine:
         max_queue_delay_us: int | None = None,
         max_queue_size: int | None = None,
         shapes: Shapes | None = None,
+        cache_dir: str | os.PathLike[str] | None = "auto",
+        verify: Verify = "cached",
         name: str | None = None,
     ) -> Model:
         """Load a model and start its lanes.
@@ -132,6 +134,10 @@ class Engine:
             max_queue_size: requests that may wait; QueueFull beyond. None lets callers wait for room.
             shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
                 dimension dynamic.
+            cache_dir: folder for what is learned about models, from one load to the next; "auto" for
+                OVENGINE_CACHE_DIR or `ovengine` in the user's cache folder, None to keep nothing.
+            verify: when to show by trial runs that rows may share an inference: "cached" (once for each model, device
+                and OpenVINO release), "always" (at each load), or "off" (take the shapes' word for it).
             name: of the model, in plans and statistics; by default after the source.
 
         Raises:
@@ -150,6 +156,8 @@ class Engine:
             max_queue_delay_us=max_queue_delay_us,
             max_queue_size=max_queue_size,
             shapes=shapes,
+            cache_dir=cache_dir,
+            verify=verify,
         )
         planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options)
         model = planner.load(
@@ -255,6 +263,8 @@ def load(
     max_queue_delay_us: int | None = None,
     max_queue_size: int | None = None,
     shapes: Shapes | None = None,
+    cache_dir: str | os.PathLike[str] | None = "auto",
+    verify: Verify = "cached",
     name: str | None = None,
 ) -> Model:
     """Load a model on the default engine; see `Engine.load`."""
@@ -271,6 +281,8 @@ def load(
         max_queue_delay_us=max_queue_delay_us,
         max_queue_size=max_queue_size,
         shapes=shapes,
+        cache_dir=cache_dir,
+        verify=verify,
         name=name,
     )
 
