@@ -13,8 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovengine import _batch_axis
+from ovengine._cache import Cache
 from ovengine._compiler import Compiler
 from ovengine._core import Graph, Port, Runtime
+from ovengine._proof import TRIAL_RUN
+from ovengine._verify import verify
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
 from ovengine.errors import (
     ConfigError,
@@ -43,9 +46,6 @@ BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
 NATIVE_POLICIES = ("priority", "round_robin")
 # Of the memory that is free, for the weights of all compiled batch sizes together.
 MEMORY_SHARE = 0.25
-# Rows of the trial batch, unless a compiled size up to MOST_TRIAL_ROWS is at hand.
-TRIAL_ROWS = 4
-MOST_TRIAL_ROWS = 16
 
 
 class Planner:
@@ -59,6 +59,7 @@ class Planner:
         self.available_devices = tuple(devices)
         self.cpu_budget = cpu_budget
         self.options = options
+        self.cache = Cache(options.cache_directory)
         self.decisions: list[Decision] = []
 
     def load(
@@ -80,13 +81,15 @@ class Planner:
         loaded = self.read(source, loader)
         model = loaded if isinstance(loaded, Blob) else self.reshape(loaded)
         devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
-        compiler = Compiler(self.runtime, model, devices, self.options.config)
         if isinstance(model, Blob):
+            compiler = Compiler(self.runtime, model, devices, self.options.config)
             compiled = compiler.compiled(None)
             axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs)
             batch = BatchPlan(max_queue_delay_us=self.options.max_queue_delay_us or 0)
         else:
-            axis, batch = self.plan_batches(sizes, compiler, model, _batch_axis.examine(model))
+            axis = _batch_axis.examine(model)
+            compiler = Compiler(self.runtime, model, devices, self.options.config, axis)
+            axis, batch = self.plan_batches(sizes, compiler, model, axis)
         return self.start(compiler, axis, batch, policy, name or default_name(source, model))
 
     def decide(self, what: str, choice: str, why: str) -> None:
@@ -215,17 +218,20 @@ class Planner:
             if axis.batchable:
                 compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
         except InferenceError as error:
-            axis = replace(axis, batchable=False, why=str(error))
+            axis = replace(axis, batchable=False, why=str(error), failed=TRIAL_RUN)
         if axis.batchable:
             batch = self._ask_batcher(batcher, compiler, graph, axis)
             # One row at a time is right for a model made for one row; for any other it needs the trial, too.
             made_for_one = axis.mode == "rows"
-            problem = None if made_for_one and batch.ladder == (1,) else self._trial(compiler, batch.ladder)
-            if problem is None:
+            if made_for_one and batch.ladder == (1,):
                 self.decide("batcher", batcher.name, batch.why)
-                return replace(axis, mode="rows"), batch
-            axis = replace(axis, batchable=False, why=problem)
-        self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+                return axis, batch
+            proof = verify(compiler, batch.ladder, self.options.verify, self.cache)
+            if proof.holds:
+                self.decide("batcher", batcher.name, batch.why)
+                return replace(axis, mode="rows", why=f"{axis.why}; {proof.why}"), batch
+            axis = replace(axis, batchable=False, why=proof.why, failed=proof.failed)
+        self.decide("batcher", "none", f"rows are not put together: {axis}")
         return axis, BatchPlan(max_queue_delay_us=delay_us)
 
     def _ask_batcher(self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis) -> BatchPlan:
@@ -269,15 +275,6 @@ class Planner:
                 raise PluginError(f"plan returned a cost of {cost} us for {size} rows")
         return replace(batch, cost_us=cost_us)
 
-    def _trial(self, compiler: Compiler, ladder: tuple[int, ...]) -> str | None:
-        """Run rows alone and together; why they must not run together, or None."""
-        at_hand = (size for size in ladder if 1 < size <= MOST_TRIAL_ROWS)
-        rows = next(at_hand, TRIAL_ROWS)
-        try:
-            return _batch_axis.probe(compiler.in_f32(1), compiler.in_f32(rows), rows)
-        except ModelError as error:
-            return f"the trial batch of {rows} could not be compiled: {_batch_axis.brief(error)}"
-
     # -- start --------------------------------------------------------------------------------------------------------
 
     def start(self, compiler: Compiler, axis: BatchAxis, batch: BatchPlan, policy: SchedulerPolicy, name: str) -> Model:
@@ -289,8 +286,8 @@ class Planner:
             with contextlib.suppress(InferenceError):
                 batch = replace(batch, cost_us={1: compiler.measure(None if as_it_is else 1) * 1e6})
         example = next(iter(lanes[0][1].values()))
-        inputs = _tensors(example.inputs, axis.mode)
-        outputs = _tensors(example.outputs, axis.mode)
+        inputs = _tensors(example.inputs, axis.mode, axis.inputs)
+        outputs = _tensors(example.outputs, axis.mode, axis.outputs)
         policy, native = self._native_policy(policy)
         plan = Plan(
             name=name,
@@ -304,7 +301,8 @@ class Planner:
             precision=tuple(compiler.precision(index) for index in range(len(compiler.devices))),
             memory_bytes=_memory_bytes(compiler, batch, (*inputs, *outputs)),
             max_queue_size=self.options.max_queue_size,
-            decisions=(Decision("batch axis", axis.mode, axis.why), *self.decisions),
+            decisions=(Decision("batch axis", axis.mode, str(axis)), *self.decisions),
+            axis=axis,
         )
         if not isinstance(native, str):
             try:
@@ -343,9 +341,12 @@ def _check_ranks(ports: Sequence[Port]) -> None:
             raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")
 
 
-def _tensors(ports: Sequence[Port], mode: Mode) -> tuple[TensorInfo, ...]:
+def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:
+    """Of compiled models, whose batch axis is the first one in mode `rows`."""
     _check_ranks(ports)
-    return tuple(TensorInfo.of(port, batch_axis=mode == "rows") for port in ports)
+    if mode != "rows":
+        return tuple(TensorInfo.of(port) for port in ports)
+    return tuple(TensorInfo.of(port, axis) for port, axis in zip(ports, axes or [0] * len(ports), strict=True))
 
 
 def _memory_bytes(compiler: Compiler, batch: BatchPlan, tensors: Sequence[TensorInfo]) -> int:

@@ -68,7 +68,7 @@ cdef class NativeModel:
         self._mode = _MODES[mode]
         self._inputs = tuple([PortSpec(*port, self._mode) for port in inputs])
         self._outputs = tuple([PortSpec(*port, self._mode) for port in outputs])
-        self._only_input = self._inputs[0] if len(self._inputs) == 1 else None
+        self._only_input = self._inputs[0] if len(self._inputs) == 1 and (<PortSpec>self._inputs[0]).axis == 0 else None
         self._output_index = {}
         for index, spec in enumerate(self._outputs):
             for known in spec.names:
