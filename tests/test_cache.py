@@ -104,7 +104,7 @@ for digit in range(8):
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/srv/somebody")
     monkeypatch.setenv("OVENGINE_CACHE_DIR", "/var/cache/own")
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/mine")
     assert LoadOptions(cache_dir=tmp_path).cache_directory == tmp_path
@@ -114,7 +114,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("OVENGINE_CACHE_DIR", "")
     assert LoadOptions().cache_directory == Path("/var/cache/mine/ovengine")
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
-    assert LoadOptions().cache_directory == Path("/home/somebody/.cache/ovengine")
+    assert LoadOptions().cache_directory == Path("/srv/somebody/.cache/ovengine")
 
 
 @pytest.mark.parametrize("options", [{"cache_dir": 3}, {"verify": "sometimes"}, {"verify": None}])
