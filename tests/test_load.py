@@ -393,12 +393,14 @@ def test_a_face_detector_that_folds_its_batch_axis_runs_row_by_row(
         np.testing.assert_allclose(boxes, plain(source, x[row : row + 1])[0][0], rtol=1e-3, atol=1e-2)
 
 
-def test_a_voice_detector_whose_state_has_another_batch_axis_runs_whole(
+def test_a_voice_detector_whose_state_has_another_batch_axis_runs_rows(
     load: Callable[..., ovengine.Model], real_model: Callable[[str], Path]
 ) -> None:
     model = load(real_model("silero_vad"))
-    assert model.plan.mode == "whole"
-    assert "no common batch dimension" in why(model, "batch axis")
+    assert model.plan.mode == "rows"
+    assert [tensor.shape for tensor in model.inputs] == [(-1, 576), (2, -1, 128)]
+    assert [tensor.batch_axis for tensor in (*model.inputs, *model.outputs)] == [0, 1, 0, 1]
+    assert "batch axis of input 0, state 1, output 0, stateN 1" in why(model, "batch axis")
     result = model({"input": np.zeros((1, 576), np.float32), "state": np.zeros((2, 1, 128), np.float32)})
     assert result[1].shape == (2, 1, 128)
 

@@ -52,6 +52,16 @@ class Graph:
         """True when the model keeps variables between inferences (ReadValue/Assign)."""
     def reshaped(self, shapes: Mapping[str | int, Sequence[int]]) -> Graph:
         """A reshaped copy; dimensions of -1 are dynamic. Raises ModelError when the graph refuses."""
+    def content(self) -> bytes:
+        """The structure and a hash of the weights: equal for models that compute the same by the same graph. Raises
+        ModelError when a node cannot be written as IR."""
+    def layout_batch_axes(self) -> dict[int, int | None]:
+        """Input index -> its batch axis, or None when it has none; of inputs that have a layout."""
+    def symbolic_batch_axes(self, inputs: Sequence[int | None]) -> tuple[tuple[int, ...], ...]:
+        """For each output the axes that carry the symbol of the batch, given the batch axis of each input. Operators
+        may lose it: no axis proves nothing."""
+    def batch_first(self, inputs: Sequence[int | None], outputs: Sequence[int | None]) -> Graph:
+        """A copy with the batch axis of each input and output first, transposed inside where it is another one."""
 
 class Compiled:
     """One compiled model on one device (an `ov::CompiledModel`, or a fake one)."""
@@ -66,6 +76,13 @@ class Compiled:
         """Least seconds of one `infer()`, inputs zeroed, after one warm-up run. Releases the GIL."""
     def run(self, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """One inference outside any lane; copies of all outputs. For probes at load time."""
+
+class CpuBudget:
+    """CPUs that the lanes of several models keep busy together, in turns of 2 ms where they are short."""
+
+    def __init__(self, cpus: int) -> None: ...
+    @property
+    def cpus(self) -> int: ...
 
 class Runtime:
     """Owns an `ov::Core`. Thread-safe; every call that can take long releases the GIL."""
@@ -117,6 +134,8 @@ class NativeModel:
         policy: object,
         max_queue_size: int | None = None,
         max_queue_delay_us: int = 0,
+        budget: CpuBudget | None = None,
+        threads: Sequence[int] = (),
     ) -> None:
         """Start the lanes.
 
@@ -129,6 +148,8 @@ class NativeModel:
         policy: the name of a built-in kind (`priority`, `round_robin`), or a PyCapsule
             named `ovengine.policy` around a `struct ovengine_policy`.
         max_queue_size: requests that may wait behind the slots; None waits for room instead of raising.
+        budget: what the lanes of several models keep to; None for no limit.
+        threads: CPUs that an inference of each lane takes of the budget.
         """
     def install(self, *, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], cost_us: Mapping[int, float]) -> None:
         """Another ladder, while requests run. The same lanes, each with the compiled models of the sizes that it does

@@ -16,9 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovengine import _batch_axis
+from ovengine._cache import Cache
 from ovengine._compiler import Compiler, Lanes
-from ovengine._core import Graph, Port, Runtime
-from ovengine.config import LoadOptions, available_memory_bytes, check_properties
+from ovengine._core import CpuBudget, Graph, Port, Runtime
+from ovengine._proof import TRIAL_RUN, Proof
+from ovengine._verify import verify, verify_model
+from ovengine.config import LoadOptions, Verify, available_memory_bytes, check_properties
 from ovengine.errors import (
     ConfigError,
     EngineClosed,
@@ -47,9 +50,6 @@ BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
 NATIVE_POLICIES = ("priority", "round_robin")
 # Of the memory that is free, for the weights of all compiled batch sizes together.
 MEMORY_SHARE = 0.25
-# Rows of the trial batch, unless a compiled size up to MOST_TRIAL_ROWS is at hand.
-TRIAL_ROWS = 4
-MOST_TRIAL_ROWS = 16
 
 
 class _Unmeasured(BaseException):
@@ -64,16 +64,18 @@ class Planner:
         plugins: Plugins,
         runtime: Runtime,
         devices: Sequence[str],
-        cpu_budget: int,
+        budget: CpuBudget,
         options: LoadOptions,
         turn: threading.Lock,
     ) -> None:
         self.plugins = plugins
         self.runtime = runtime
         self.available_devices = tuple(devices)
-        self.cpu_budget = cpu_budget
+        self.budget = budget
         self.options = options
         self.turn = turn
+        self.cache = Cache(options.cache_directory)
+        self.proof: Proof | None = None
         self.decisions = [Decision(*note) for note in options.notes]
 
     def load(
@@ -95,24 +97,25 @@ class Planner:
         loaded = self.read(source, loader)
         model = loaded if isinstance(loaded, Blob) else self.reshape(loaded)
         devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
-        compiler = Compiler(self.runtime, model, devices, self.options.config)
         if isinstance(model, Blob):
+            compiler = Compiler(self.runtime, model, devices, self.options.config)
             compiled = compiler.compiled(None)
             axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs)
         else:
-            axis = self.confirm_single(compiler, _batch_axis.examine(model))
+            axis = _batch_axis.examine(model)
+            compiler = Compiler(self.runtime, model, devices, self.options.config, axis)
+            axis = self.confirm_single(compiler, axis)
         name = name or default_name(source, model)
         if not axis.batchable:
-            self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+            self.decide("batcher", "none", f"rows are not put together: {axis}")
             return self.start(compiler, axis, self._unbatched(), policy, name)
         assert isinstance(model, Graph)
-        made_for_one = axis.mode == "rows"
         axis = replace(axis, mode="rows")
         batch = self._ask_batcher(sizes, compiler, model, axis, measures=False)
         if batch is not None and batch.ladder == (1,):
             self.decide("batcher", sizes.name, batch.why)
             return self.start(compiler, axis, batch, policy, name)
-        return self.start_and_prepare(compiler, axis, sizes, policy, name, model, batch, proven=not made_for_one)
+        return self.start_and_prepare(compiler, axis, sizes, policy, name, model, batch)
 
     def decide(self, what: str, choice: str, why: str) -> None:
         """Write a decision down for the plan."""
@@ -198,7 +201,7 @@ class Planner:
             num_requests=self.options.num_requests,
             graph=graph,
             available_devices=self.available_devices,
-            cpu_budget=self.cpu_budget,
+            cpu_budget=self.budget.cpus,
             runtime=self.runtime,
         )
         try:
@@ -239,24 +242,36 @@ class Planner:
         try:
             compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
         except InferenceError as error:
-            return replace(axis, batchable=False, why=str(error))
-        # One row at a time is right for a model made for one row; for any other it needs the trial, too.
-        problem = None if axis.mode == "rows" else self._trial(compiler, ())
-        return axis if problem is None else replace(axis, batchable=False, why=problem)
+            return replace(axis, batchable=False, why=str(error), failed=TRIAL_RUN)
+        # One row at a time is right for a model made for one row; for any other it needs the proof, too.
+        if axis.mode == "rows":
+            return axis
+        self.proof = verify_model(compiler, *self._trust)
+        return self._verified(axis, self.proof)
 
     def plan_batches(
-        self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None, proven: bool
+        self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None
     ) -> tuple[BatchAxis, BatchPlan]:
         """Batch sizes that pay and are right."""
         batch = batch or self._ask_batcher(batcher, compiler, graph, axis)
         assert batch is not None
-        problem = None if proven or batch.ladder == (1,) else self._trial(compiler, batch.ladder)
-        if problem is None:
+        if batch.ladder != (1,):
+            axis = self._verified(axis, verify(compiler, batch.ladder, *self._trust, self.proof))
+        if axis.batchable:
             self.decide("batcher", batcher.name, batch.why)
             return axis, batch
-        axis = replace(axis, batchable=False, why=problem)
-        self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+        self.decide("batcher", "none", f"rows are not put together: {axis}")
         return axis, self._unbatched()
+
+    @property
+    def _trust(self) -> tuple[Verify, Cache]:
+        return self.options.verify, self.cache
+
+    @staticmethod
+    def _verified(axis: BatchAxis, proof: Proof) -> BatchAxis:
+        if proof.holds:
+            return axis if axis.why.endswith(proof.why) else replace(axis, why=f"{axis.why}; {proof.why}")
+        return replace(axis, batchable=False, why=proof.why, failed=proof.failed)
 
     def _unbatched(self) -> BatchPlan:
         return BatchPlan(max_queue_delay_us=self.options.max_queue_delay_us or 0)
@@ -314,15 +329,6 @@ class Planner:
                 raise PluginError(f"plan returned a cost of {cost} us for {size} rows")
         return replace(batch, cost_us=cost_us)
 
-    def _trial(self, compiler: Compiler, ladder: tuple[int, ...]) -> str | None:
-        """Run rows alone and together; why they must not run together, or None."""
-        at_hand = (size for size in ladder if 1 < size <= MOST_TRIAL_ROWS)
-        rows = next(at_hand, TRIAL_ROWS)
-        try:
-            return _batch_axis.probe(compiler.in_f32(1), compiler.in_f32(rows), rows)
-        except ModelError as error:
-            return f"the trial batch of {rows} could not be compiled: {_batch_axis.brief(error)}"
-
     # -- start --------------------------------------------------------------------------------------------------------
 
     def start(self, compiler: Compiler, axis: BatchAxis, batch: BatchPlan, policy: SchedulerPolicy, name: str) -> Model:
@@ -337,11 +343,11 @@ class Planner:
         plan = self.plan(compiler, lanes, axis, batch, policy, name)
         if not isinstance(native, str):
             try:
-                return Model.start(plan, lanes, native)
+                return Model.start(plan, lanes, native, self.budget)
             except Exception as error:  # the core refuses the capsule: its name, version or size
                 policy = self._fall_back(policy, error)
                 plan = replace(plan, scheduler=policy.name)
-        return Model.start(plan, lanes, policy.native)
+        return Model.start(plan, lanes, policy.native, self.budget)
 
     def start_and_prepare(
         self,
@@ -352,7 +358,6 @@ class Planner:
         name: str,
         graph: Graph,
         batch: BatchPlan | None,
-        proven: bool,
     ) -> Model:
         """Serve a row at a time, and go on behind it."""
         known = list(self.decisions)
@@ -366,7 +371,7 @@ class Planner:
 
         def work() -> None:
             compiler.between_steps = preparation.check
-            final_axis, final = self.plan_batches(batcher, compiler, graph, axis, batch, proven)
+            final_axis, final = self.plan_batches(batcher, compiler, graph, axis, batch)
             lanes = compiler.lanes(final.ladder)
             running = reference()
             if running is not None:
@@ -387,8 +392,8 @@ class Planner:
     ) -> Plan:
         """What was decided so far, in one value."""
         example = next(iter(lanes[0][1].values()))
-        inputs = _tensors(example.inputs, axis.mode)
-        outputs = _tensors(example.outputs, axis.mode)
+        inputs = _tensors(example.inputs, axis.mode, axis.inputs)
+        outputs = _tensors(example.outputs, axis.mode, axis.outputs)
         return Plan(
             name=name,
             inputs=inputs,
@@ -401,7 +406,8 @@ class Planner:
             precision=tuple(compiler.precision(index) for index in range(len(compiler.devices))),
             memory_bytes=_memory_bytes(compiler, batch, (*inputs, *outputs)),
             max_queue_size=self.options.max_queue_size,
-            decisions=(Decision("batch axis", axis.mode, axis.why), *self.decisions),
+            decisions=(Decision("batch axis", axis.mode, str(axis)), *self.decisions),
+            axis=axis,
         )
 
     def _native_policy(self, policy: SchedulerPolicy) -> tuple[SchedulerPolicy, object]:
@@ -433,9 +439,12 @@ def _check_ranks(ports: Sequence[Port]) -> None:
             raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")
 
 
-def _tensors(ports: Sequence[Port], mode: Mode) -> tuple[TensorInfo, ...]:
+def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:
+    """Of compiled models, whose batch axis is the first one in mode `rows`."""
     _check_ranks(ports)
-    return tuple(TensorInfo.of(port, batch_axis=mode == "rows") for port in ports)
+    if mode != "rows":
+        return tuple(TensorInfo.of(port) for port in ports)
+    return tuple(TensorInfo.of(port, axis) for port, axis in zip(ports, axes or [0] * len(ports), strict=True))
 
 
 def _memory_bytes(compiler: Compiler, batch: BatchPlan, tensors: Sequence[TensorInfo]) -> int:

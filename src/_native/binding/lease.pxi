@@ -46,7 +46,7 @@ cdef class Lease:
                 <void*>self._model.core.get().destination(self._ticket, index)
             )
             cnp.set_array_base(array, self._model)
-            self._arrays[index] = array
+            self._arrays[index] = np.moveaxis(array, 0, spec.axis) if spec.axis else array
         return self._arrays[index]
 
     def submit(self):

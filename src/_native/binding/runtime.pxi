@@ -109,6 +109,46 @@ cdef class Graph:
             raise errors.ModelError(f"the model cannot be reshaped to {dict(shapes)}: {_reason(error)}") from None
         return _graph(reshaped, self._owner)
 
+    def content(self):
+        cdef string content
+        try:
+            with nogil:
+                content = self.native.get().content()
+        except RuntimeError as error:
+            raise errors.ModelError(f"model {self.name!r} cannot be written down: {_reason(error)}") from None
+        return <bytes>content
+
+    def layout_batch_axes(self):
+        cdef cmap[size_t, optional[int64_t]] axes = self.native.get().layout_batch_axes()
+        return {item.first: item.second.value() if item.second.has_value() else None for item in axes}
+
+    def symbolic_batch_axes(self, inputs):
+        cdef vector[optional[int64_t]] native_inputs = _axes(inputs)
+        try:
+            return tuple([tuple(axes) for axes in self.native.get().symbolic_batch_axes(native_inputs)])
+        except RuntimeError as error:
+            raise errors.ModelError(f"the model refuses a symbolic batch: {_reason(error)}") from None
+
+    def batch_first(self, inputs, outputs):
+        cdef vector[optional[int64_t]] native_inputs = _axes(inputs), native_outputs = _axes(outputs)
+        try:
+            with nogil:
+                changed = self.native.get().batch_first(native_inputs, native_outputs)
+        except RuntimeError as error:
+            raise errors.ModelError(f"the batch axis cannot be moved to the front: {_reason(error)}") from None
+        return _graph(changed, self._owner)
+
+
+cdef vector[optional[int64_t]] _axes(object axes) except *:
+    cdef vector[optional[int64_t]] result
+    cdef optional[int64_t] native_axis
+    for axis in axes:
+        native_axis.reset()
+        if axis is not None:
+            native_axis = <int64_t>axis
+        result.push_back(native_axis)
+    return result
+
 
 cdef Graph _graph(shared_ptr[NativeGraph] native_graph, object owner):
     cdef Graph graph = Graph.__new__(Graph)
@@ -185,6 +225,17 @@ cdef Compiled _compiled(shared_ptr[CompiledModel] native_model):
     compiled.inputs = _ports(native_model.get().inputs())
     compiled.outputs = _ports(native_model.get().outputs())
     return compiled
+
+
+cdef class CpuBudget:
+    cdef shared_ptr[NativeCpuBudget] native
+
+    def __init__(self, uint32_t cpus):
+        self.native = make_shared[NativeCpuBudget](cpus)
+
+    @property
+    def cpus(self):
+        return self.native.get().cpus()
 
 
 cdef class Runtime:

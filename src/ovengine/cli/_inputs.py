@@ -90,7 +90,8 @@ class Reader:
                 array = _load_numpy(path)
             except InputError:
                 return 1  # reported when it is read for its values
-            return len(array) if array.ndim == self._rank(self._inputs[0]) else 1
+            tensor = self._inputs[0]
+            return array.shape[tensor.batch_axis or 0] if array.ndim == self._rank(tensor) else 1
         return 1
 
     def read(self, path: Path) -> Iterable[Request]:
@@ -125,12 +126,14 @@ class Reader:
         full = {name for name, array in arrays.items() if array.ndim == self._rank(known[name]) and array.ndim > 0}
         if not self._by_row or not full:
             return iter([Request(str(path), None, arrays)])
-        rows = {len(arrays[name]) for name in full}
+        axes = {name: known[name].batch_axis or 0 for name in full}
+        rows = {arrays[name].shape[axis] for name, axis in axes.items()}
         if len(full) < len(arrays) or len(rows) > 1:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise InputError(f"{path}: all inputs need the same number of rows: {shapes}")
         return (
-            Request(str(path), row, {name: array[row] for name, array in arrays.items()}) for row in range(rows.pop())
+            Request(str(path), row, {name: array.take(row, axes[name]) for name, array in arrays.items()})
+            for row in range(rows.pop())
         )
 
     def _read_image(self, path: Path) -> Array:
