@@ -58,14 +58,18 @@ class ClaimWord {
     }
 
     // Starts the next epoch, empty. The caller owns the word: it is sealed and all its rows are published.
-    void open() noexcept {
+    void open() noexcept { start_epoch(kOpen); }
+    // The same, closed to claims from the start: the caller hands out the rows itself.
+    void open_sealed() noexcept { start_epoch(0); }
+
+  private:
+    void start_epoch(std::uint64_t phase) noexcept {
         // relaxed: ordered before the claims of the new epoch by the release below.
         published_.store(0, std::memory_order_relaxed);
         const std::uint64_t epoch = (word_.load(std::memory_order_relaxed) & kEpochMask) + kEpochStep;
-        word_.store(epoch | kOpen, std::memory_order_release);
+        word_.store(epoch | phase, std::memory_order_release);
     }
 
-  private:
     static constexpr std::uint64_t kClaimedMask = (std::uint64_t{1} << 31) - 1;
     static constexpr std::uint64_t kOpen = std::uint64_t{1} << 31;
     static constexpr std::uint64_t kEpochStep = std::uint64_t{1} << 32;

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <numeric>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "bounded_ring.hpp"
@@ -289,6 +290,12 @@ class Dispatcher {
     }
 
     Slot* open_next() {
+        Slot* const slot = next_slot();
+        slot->word.open();
+        return slot;
+    }
+    // With a fresh batch.
+    Slot* next_slot() {
         Slot* slot = free_slots_.take();
         if (slot == nullptr) slot = make_slot();
         Batch* batch = free_batches_.take();
@@ -299,19 +306,20 @@ class Dispatcher {
             batch->open();
         }
         slot->batch = batch;
-        slot->word.open();
         return slot;
     }
 
     // The request at the head of the ring, in carried_. One that found no room stays there for the next batch.
     bool next_request() noexcept { return carried_ != nullptr || ring_.try_pop(carried_); }
 
-    // Claims rows of `slot` for requests that wait, as many as fit.
-    void gather(Slot& slot, Work& work) {
+    // Takes rows of `slot` for requests of one key that wait, as many as fit. `rows_of` hands the rows out.
+    template <class RowsOf>
+    void gather(Slot& slot, Work& work, std::uint64_t key, RowsOf rows_of) {
         while (next_request()) {
             const std::uint32_t rows = carried_->rows();
             if (carried_->state() == Request::State::queued) {
-                const std::uint32_t row = slot.word.try_claim(rows, capacity_);
+                if (carried_->terms().key != key) return;
+                const std::uint32_t row = rows_of(rows);
                 if (row == ClaimWord::kNone) return;
                 slot.batch->begin(row, rows);
                 if (row == 0) slot.batch->set_opened_ns(carried_->arrived_ns());
@@ -342,8 +350,13 @@ class Dispatcher {
     Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
         Slot& slot = *open_slot();
         if (approx_waiting() > 0) {
-            gather(slot, work);
+            gather(slot, work, 0, [&](std::uint32_t rows) { return slot.word.try_claim(rows, capacity_); });
+            // A key is never that of the open slot, where anybody claims rows: such a batch has a slot of its own, and
+            // goes first only where nothing that was there before waits.
+            const bool alone = work.gathered.empty() && slot.word.published() == 0;
+            while (alone && work.slot == nullptr && carried_ != nullptr && carried_->terms().key != 0) take_keyed(work);
             wake_for_room();
+            if (work.slot != nullptr) return Taken::work;
         }
         // Rows that nobody has written yet are waited for only when somebody else is held up by them.
         if (work.gathered.empty() && slot.word.published() == 0 && carried_ == nullptr) return Taken::nothing;
@@ -364,6 +377,22 @@ class Dispatcher {
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
         open_.store(open_next(), std::memory_order_seq_cst);
         return Taken::work;
+    }
+
+    // A batch of requests with the key of carried_; none when all of them were cancelled meanwhile.
+    void take_keyed(Work& work) {
+        Slot& slot = *next_slot();
+        slot.word.open_sealed();
+        work.rows = 0;
+        gather(slot, work, carried_->terms().key, [&](std::uint32_t rows) {
+            return work.rows + rows <= capacity_ ? std::exchange(work.rows, work.rows + rows) : ClaimWord::kNone;
+        });
+        if (work.rows == 0) {
+            slot.batch->settle(0);
+            return give_back(&slot);
+        }
+        work.slot = &slot;
+        work.reason = work.rows == capacity_ ? LaneStats::full : LaneStats::idle;
     }
 
     bool take_chunk(Work& work) {

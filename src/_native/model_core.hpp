@@ -83,12 +83,12 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // --- One request of up to capacity() rows: begin, write to destination(), publish (or abandon). ---
 
     // On `ok` the caller owns the rows' memory until publish() or abandon(). `full`: max_queue_size is reached, or the
-    // ring is full; nothing was taken.
-    Admission begin(std::uint32_t rows, Ticket& ticket) {
+    // ring is full; nothing was taken. A request with terms always goes to the ring.
+    Admission begin(std::uint32_t rows, Ticket& ticket, const Terms& terms = {}) {
         if (closing()) return Admission::closed;
         ticket = Ticket{};
         ticket.rows = rows;
-        ticket.slot = dispatcher_.try_claim(rows, ticket.row);
+        if (terms.is_plain()) ticket.slot = dispatcher_.try_claim(rows, ticket.row);
         if (ticket.slot != nullptr) {
             OVENGINE_FAILPOINT("ModelCore::begin, claimed");
             ticket.batch = ticket.slot->batch;
@@ -97,6 +97,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         }
         if (dispatcher_.is_full()) return Admission::full;
         ticket.request = dispatcher_.make_request();
+        ticket.request->set_terms(terms);
         return Admission::ok;
     }
 

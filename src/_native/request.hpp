@@ -14,6 +14,14 @@
 
 namespace ovengine {
 
+// What a request asks for beside the inference of its rows.
+struct Terms {
+    std::uint64_t key = 0;  // only requests of equal key share a batch
+
+    // Nothing: such a request may claim rows of the open slot, without waiting for its turn.
+    bool is_plain() const noexcept { return key == 0; }
+};
+
 // Shared by the ring and the request's future; the last of the two gives it back to the pool.
 //
 //   queued --gather--> assigned   (batch and row are known; the event is set)
@@ -46,6 +54,10 @@ class Request {
         state_.store(State::queued, std::memory_order_relaxed);
         event_.reset();  // all of it published by the ring's push
     }
+
+    // Before it is queued.
+    void set_terms(const Terms& terms) noexcept { terms_ = terms; }
+    const Terms& terms() const noexcept { return terms_; }
 
     // The lane's claim to it; false when it was cancelled meanwhile.
     bool try_take() noexcept { return transition(State::queued, State::taken); }
@@ -122,6 +134,7 @@ class Request {
     Batch* batch_ = nullptr;
     std::uint32_t row_ = 0, rows_ = 0;
     std::int64_t arrived_ns_ = 0;
+    Terms terms_;
     std::byte* memory_ = nullptr;
     std::size_t capacity_ = 0;
     std::vector<std::byte*> sources_;

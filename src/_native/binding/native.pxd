@@ -171,6 +171,11 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     Percentiles queue_percentiles(const ModelCore& core)
     Percentiles inference_percentiles(const ModelCore& core)
 
+cdef extern from "request.hpp" namespace "ovengine" nogil:
+    cdef cppclass Terms:
+        Terms()
+        uint64_t key
+
 cdef extern from "model_core.hpp" namespace "ovengine" nogil:
     cdef cppclass Slot:
         pass
@@ -201,6 +206,7 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         size_t lane_count()
         cbool forked()
         Admission begin(uint32_t rows, Ticket& ticket) except +
+        Admission begin(uint32_t rows, Ticket& ticket, const Terms& terms) except +
         byte* destination(const Ticket& ticket, size_t port) except +
         @staticmethod
         void share(const Ticket& ticket, vector[byte*] inputs)

@@ -170,14 +170,14 @@ class Model {
         }
     }
     // `rows` rows whose values are tag, tag + 1, ...
-    Ticket submit(float tag, std::uint32_t rows = 1) const {
+    Ticket submit(float tag, std::uint32_t rows = 1, const Terms& terms = {}) const {
         Ticket ticket;
-        const Admission admission = try_submit(tag, rows, ticket);
+        const Admission admission = try_submit(tag, rows, ticket, terms);
         CHECK(admission == Admission::ok);
         return ticket;
     }
-    Admission try_submit(float tag, std::uint32_t rows, Ticket& ticket) const {
-        const Admission admission = core_->begin(rows, ticket);
+    Admission try_submit(float tag, std::uint32_t rows, Ticket& ticket, const Terms& terms = {}) const {
+        const Admission admission = core_->begin(rows, ticket, terms);
         if (admission != Admission::ok) return admission;
         write(ticket, tag);
         return core_->publish(ticket);

@@ -128,7 +128,8 @@ void run(Load load) {
                 if (admission == Admission::full) continue;
             } else {
                 const int lane = runs_itself ? model->try_borrow_lane() : -1;
-                while ((admission = model->begin(rows, ticket)) == Admission::full)
+                const Terms terms{.key = (bits >> 56) % 8 == 0 ? 1 + (bits >> 60) % 3 : 0};
+                while ((admission = model->begin(rows, ticket, terms)) == Admission::full)
                     if (lane < 0) model->wait_for_room(in(1s));
                 model.write(ticket, first);
                 if ((bits >> 24) % 32 == 0) {
