@@ -14,7 +14,7 @@ import ovengine
 from ovengine import _batch_axis
 from ovengine._core import Runtime
 from ovengine.plan import BatchAxis
-from support import EXACT, Array, each, in_threads, reference
+from support import EXACT, Array, each, in_threads, ready, reference
 
 Shape = list[int]
 
@@ -121,7 +121,7 @@ def test_what_has_no_batch_axis_is_named(model: ov.Model, check: str, why: str) 
 @pytest.fixture
 def load() -> Iterator[Callable[..., ovengine.Model]]:
     with ovengine.Engine(plugins=ovengine.Plugins(entry_points=False, disabled=())) as engine:
-        yield lambda source: engine.load(source, config=EXACT, batcher="fixed", max_batch_size=4)
+        yield lambda source: ready(engine.load(source, config=EXACT, batcher="fixed", max_batch_size=4))
 
 
 def rows_of(tensor: ovengine.TensorInfo, n: int, rng: np.random.Generator) -> Array:
@@ -193,12 +193,13 @@ def test_a_shared_input_is_taken_whole_by_requests_of_any_number_of_rows(load: C
     table = rng.standard_normal((4, 3)).astype(np.float32)
     for rows in (1, 2, 3, 4, 5, 40):
         x = rng.standard_normal((rows, 4)).astype(np.float32)
-        inputs = {"x": x, "table": table, "factor": 0.5}
+        inputs: dict[str, Any] = {"x": x, "table": table, "factor": 0.5}
         for result in (model(inputs), model.submit(inputs).result(), model.infer_rows(inputs)):
             np.testing.assert_allclose(result["y"], x @ table * 0.5, rtol=1e-5, atol=1e-6)
         shared = model.submit({**inputs, "factor": np.float32(2)}, share_inputs=True)
         np.testing.assert_allclose(shared.result()["y"], x @ table * 2, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(model([x[0], table, 3])["y"], x[0] @ table * 3, rtol=1e-5, atol=1e-6)
+        sample: list[Any] = [x[0], table, 3]
+        np.testing.assert_allclose(model(sample)["y"], x[0] @ table * 3, rtol=1e-5, atol=1e-6)
     with pytest.raises(ovengine.InputError, match=r"'table' has shape \(2, 4, 3\); the model takes \(4, 3\)"):
         model([x[:2], np.stack([table, table]), 3])
 
@@ -266,5 +267,5 @@ def test_a_shared_input_that_may_decide_to_mix_rows_is_found_out() -> None:
         assert model.plan.axis is not None
         assert (model.plan.mode, model.plan.axis.failed) == ("dynamic", "rows alone")
         rows = np.ones((3, 4), np.float32)
-        np.testing.assert_array_equal(model([rows, 0])["y"], np.cumsum(rows, 0))
-        np.testing.assert_array_equal(model([rows, 1])["y"], np.cumsum(rows, 1))
+        np.testing.assert_array_equal(model([rows, np.array(0)])["y"], np.cumsum(rows, 0))
+        np.testing.assert_array_equal(model([rows, np.array(1)])["y"], np.cumsum(rows, 1))

@@ -17,7 +17,7 @@ from ovengine import _core, _proof
 from ovengine._core import Compiled, Runtime, fake_compiled
 from ovengine.errors import CacheWarning
 from ovengine.testing import TINY_MLP, mlp
-from support import EXACT, Array, each, in_threads, network, reference
+from support import EXACT, Array, each, in_threads, network, ready, reference
 
 Build = Callable[[Any], Any]
 
@@ -39,7 +39,7 @@ def load(engine: ovengine.Engine, tmp_path: Path) -> Iterator[Callable[..., oven
         }  # fmt: skip
         model = engine.load(source, **arguments)
         loaded.append(model)
-        return model
+        return ready(model)
 
     yield call
     for model in loaded:

@@ -140,6 +140,12 @@ class NativeModel:
             named `ovengine.policy` around a `struct ovengine_policy`.
         max_queue_size: requests that may wait behind the slots; None waits for room instead of raising.
         """
+    def install(self, *, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], cost_us: Mapping[int, float]) -> None:
+        """Another ladder, while requests run. The same lanes, each with the compiled models of the sizes that it does
+        not have yet; the largest size no smaller than before."""
+    def wait_ready(self, timeout: float | None = None) -> bool: ...
+    def costs(self) -> dict[int, float]:
+        """Microseconds of one inference by batch size, as the core knows them now: measured, then observed."""
     def __call__(self, inputs: Inputs) -> Result: ...
     def infer(self, inputs: Inputs, *, timeout: float | None = None) -> Result: ...
     def submit(self, inputs: Inputs, *, share_inputs: bool = False) -> Future: ...
@@ -147,6 +153,11 @@ class NativeModel:
         """Like `submit` for callers on an event loop: never waits for room, raises QueueFull instead."""
     def infer_rows(self, inputs: Inputs, *, timeout: float | None = None) -> Result: ...
     def lease(self, rows: int = 1) -> Lease: ...
+    @property
+    def ring_capacity(self) -> int:
+        """Requests that can wait at all, whatever `max_queue_size` says."""
+    def set_limits(self, *, max_batch_size: int, max_queue_size: int | None, max_queue_delay_us: int) -> None:
+        """All limits, while requests run. `max_batch_size`: 1 to the largest size of the ladder."""
     @property
     def closed(self) -> bool: ...
     def close(self, timeout: float | None = None) -> bool:

@@ -143,13 +143,16 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that was decided for one loaded model.
+    """Everything that was decided for one loaded model, and the limits that are in force.
+
+    `model.set` replaces the plan by one with other limits; everything else stays as it was when the model was loaded.
 
     precision: INFERENCE_PRECISION_HINT in effect, per device in the order of `devices`.
     axis: whether rows may share an inference, and the check that failed where they may not; None for a plan that no
         `load` made.
     memory_bytes: estimate of what the compiled models and their tensors hold: each copy of the weights, and inputs
         and outputs of the largest batch per lane. Work buffers of the device are not counted.
+    max_batch_size: rows of a batch at most; None for the largest size of the ladder.
     """
 
     name: str
@@ -164,12 +167,18 @@ class Plan:
     memory_bytes: int
     max_queue_size: int | None
     decisions: tuple[Decision, ...]
+    max_batch_size: int | None = None
     axis: BatchAxis | None = None
 
     @property
     def ladder(self) -> tuple[int, ...]:
         """Compiled batch sizes, ascending."""
         return self.batch.ladder
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of a batch at most."""
+        return self.max_batch_size or self.ladder[-1]
 
     @property
     def lanes(self) -> tuple[LanePlan, ...]:
@@ -223,7 +232,8 @@ def _ladder_lines(batch: BatchPlan) -> list[str]:
 
 def _queue_line(plan: Plan) -> str:
     size = "callers wait when full" if plan.max_queue_size is None else f"at most {plan.max_queue_size} requests wait"
-    return f"{size}, a partial batch is held for {plan.batch.max_queue_delay_us} us"
+    rows = "" if plan.max_batch_size is None else f", a batch has at most {plan.max_batch_size} rows"
+    return f"{size}{rows}, a partial batch is held for {plan.batch.max_queue_delay_us} us"
 
 
 def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
