@@ -170,3 +170,102 @@ def test_large_results_are_views_along_their_axis(load: Callable[..., ovengine.M
     small = load(model_of({"x": [8, -1]}, columns))(x[:8])
     assert small["y"] is small["y"]
     np.testing.assert_allclose(small["y"], np.exp(3 * x[:8]) / np.exp(3 * x[:8]).sum(0), rtol=1e-4, atol=1e-6)
+
+
+# -- inputs that all rows of a request share --------------------------------------------------------------------------
+
+
+def scaled(x: Any, table: Any, factor: Any) -> Any:
+    """`(n, 4)`, `(4, 3)` and `()` to `(n, 3)`."""
+    return ops.multiply(ops.matmul(x, table, False, False), factor)
+
+
+SHARED = {"x": [-1, 4], "table": [4, 3], "factor": []}
+
+
+def test_a_shared_input_is_taken_whole_by_requests_of_any_number_of_rows(load: Callable[..., ovengine.Model]) -> None:
+    model = load(model_of(SHARED, scaled))
+    assert model.plan.ladder == (1, 4)
+    assert [tensor.batch_axis for tensor in model.inputs] == [0, None, None]
+    assert [tensor.shape for tensor in model.inputs] == [(-1, 4), (4, 3), ()]
+    assert "batch axis of x 0, table none: shared, factor none: shared, y 0" in str(model.plan)
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((4, 3)).astype(np.float32)
+    for rows in (1, 2, 3, 4, 5, 40):
+        x = rng.standard_normal((rows, 4)).astype(np.float32)
+        inputs: dict[str, Any] = {"x": x, "table": table, "factor": 0.5}
+        for result in (model(inputs), model.submit(inputs).result(), model.infer_rows(inputs)):
+            np.testing.assert_allclose(result["y"], x @ table * 0.5, rtol=1e-5, atol=1e-6)
+        shared = model.submit({**inputs, "factor": np.float32(2)}, share_inputs=True)
+        np.testing.assert_allclose(shared.result()["y"], x @ table * 2, rtol=1e-5, atol=1e-6)
+        sample: Any = [x[0], table, 3]
+        np.testing.assert_allclose(model(sample)["y"], x[0] @ table * 3, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ovengine.InputError, match=r"'table' has shape \(2, 4, 3\); the model takes \(4, 3\)"):
+        model([x[:2], np.stack([table, table]), np.array(3)])
+
+
+def test_requests_whose_shared_inputs_differ_never_share_a_batch(load: Callable[..., ovengine.Model]) -> None:
+    model = load(model_of(SHARED, scaled))
+    rng = np.random.default_rng(0)
+    tables = rng.standard_normal((3, 4, 3)).astype(np.float32)
+    x = rng.standard_normal((400, 4)).astype(np.float32)
+
+    def client(first: int) -> None:
+        mine = np.random.default_rng(first)
+        pending = []
+        for row in range(first, 400, 4):
+            table, factor, rows = tables[mine.integers(3)], np.float32(mine.integers(1, 3)), int(mine.integers(1, 4))
+            part = x[row : row + rows]
+            pending.append((model.submit([part, table, factor]), part @ table * factor))
+            if row % 5 == 0:
+                np.testing.assert_allclose(model([part, table, factor])["y"], pending[-1][1], rtol=1e-4, atol=1e-5)
+        for future, expected in pending:
+            np.testing.assert_allclose(future.result()["y"], expected, rtol=1e-4, atol=1e-5)
+
+    in_threads(each(client, range(4)))
+    stats = model.stats()
+    assert stats.rows > stats.batches  # those that are equal still do
+
+
+def test_there_may_be_more_contents_of_shared_inputs_than_are_told_apart(load: Callable[..., ovengine.Model]) -> None:
+    model = load(model_of({"x": [-1, 4], "f": []}, times))
+    x = np.ones((1, 4), np.float32)
+    futures = [(model.submit([x, factor]), factor) for factor in [*range(700), *range(700)]]
+    for future, factor in futures:
+        np.testing.assert_array_equal(future.result()["y"], x * factor)
+
+
+def test_a_lease_has_the_shared_inputs_once(load: Callable[..., ovengine.Model]) -> None:
+    model = load(model_of(SHARED, scaled))
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    futures = []
+    for factor in (1, 2):
+        with model.lease(3) as lease:
+            assert (lease["x"].shape, lease["table"].shape, lease["factor"].shape) == ((3, 4), (4, 3), ())
+            lease["x"][...], lease["table"][...], lease["factor"][...] = x, table, factor
+            futures.append(lease.submit())
+    with model.lease(2):
+        pass  # given back
+    for factor, future in zip((1, 2), futures, strict=True):
+        np.testing.assert_allclose(future.result()["y"], x @ table * factor, rtol=1e-5)
+
+
+def summed_along(x: Any, along: Any) -> Any:
+    return ops.cum_sum(x, along)
+
+
+def test_a_shared_input_that_may_decide_to_mix_rows_is_found_out() -> None:
+    x = ops.parameter([-1, 4], np.float32, name="x")
+    along = ops.parameter([], np.int32, name="along")
+    x.output(0).set_names({"x"})
+    along.output(0).set_names({"along"})
+    y = summed_along(x, along)
+    y.output(0).set_names({"y"})
+    source = ov.Model([ops.result(y)], [x, along], "m")
+    with ovengine.Engine() as engine, engine.load(source, config=EXACT, cache_dir=None) as model:
+        assert model.plan.axis is not None
+        assert (model.plan.mode, model.plan.axis.failed) == ("dynamic", "rows alone")
+        rows = np.ones((3, 4), np.float32)
+        np.testing.assert_array_equal(model([rows, np.array(0)])["y"], np.cumsum(rows, 0))
+        np.testing.assert_array_equal(model([rows, np.array(1)])["y"], np.cumsum(rows, 1))

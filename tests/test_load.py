@@ -467,10 +467,11 @@ def test_an_output_that_is_the_same_for_all_rows_proves_nothing(load: Callable[.
     assert model.plan.ladder == (1,)
 
 
-def test_a_parameter_of_the_model_beside_its_rows_is_no_batch(load: Callable[..., ovengine.Model]) -> None:
+def test_a_parameter_of_the_model_beside_its_rows_is_shared_by_them(load: Callable[..., ovengine.Model]) -> None:
     x, factor = parameter("x", [-1, 8]), parameter("factor", [1])
     model = load(model_of({"y": ops.multiply(x, factor)}, [x, factor]))
-    assert model.plan.mode == "dynamic"
+    assert model.plan.mode == "rows"
+    assert [tensor.batch_axis for tensor in model.inputs] == [0, None]
     rows = np.ones((3, 8), np.float32)
     np.testing.assert_allclose(model({"x": rows, "factor": np.full(1, 2, np.float32)})["y"], rows * 2)
 

@@ -212,7 +212,7 @@ def test_silero_takes_rows_wherever_its_axis_is(real_model: Find) -> None:
     expected = [list(run(audio[i : i + 1], state[:, i : i + 1]).values()) for i in range(11)]
     together = {"output": np.concatenate([output for output, _ in expected])}
     together["stateN"] = np.concatenate([state for _, state in expected], axis=1)
-    with ovengine.load(source, config=EXACT, batcher="fixed", max_batch_size=4) as model:
+    with ready(ovengine.load(source, config=EXACT, batcher="fixed", max_batch_size=4)) as model:
         for result in (model([audio, state]), model.infer_rows([audio, state]), model.submit([audio, state]).result()):
             same(result, together)
             assert result["stateN"].shape == (2, 11, 128)

@@ -103,8 +103,6 @@ def _try(graph: Graph, axes: Axes, as_it_is: Mode) -> BatchAxis:
             return no("output shapes", why, unbatched)
         outputs.append(moving)
     why = f"{_describe(graph, axes, outputs)}, {_evidence(graph, axes, outputs)}"
-    if None in axes:
-        return BatchAxis(as_it_is, False, why, "shared inputs", axes, tuple(outputs))
     return BatchAxis(unbatched, True, why, None, axes, tuple(outputs))
 
 
@@ -130,7 +128,9 @@ def _describe(graph: Graph, inputs: Axes, outputs: Sequence[int]) -> str:
     if not any((*inputs, *outputs)) and None not in inputs:
         return "inputs and outputs keep a leading batch dimension"
     ports = zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True)
-    return "batch axis of " + ", ".join(f"{port.name} {'none' if axis is None else axis}" for port, axis in ports)
+    return "batch axis of " + ", ".join(
+        f"{port.name} {'none: shared' if axis is None else axis}" for port, axis in ports
+    )
 
 
 def examine_ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> BatchAxis:

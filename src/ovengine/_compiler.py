@@ -113,7 +113,7 @@ class Compiler:
     def identity(self, device: int = 0) -> dict[str, Any] | None:
         """What a model's results depend on, as (part of) the key of a cache entry; None when it cannot be told.
 
-        How many streams and threads there are is left out: rows do not depend on it.
+        How many streams, threads and requests there are is left out: rows do not depend on it.
         """
         content = self._content
         if content is None:
@@ -123,7 +123,7 @@ class Compiler:
             hardware = str(self._runtime.device_property(plan.device, "FULL_DEVICE_NAME"))
         except PropertyError:
             hardware = ""
-        left_out = CORE_PROPERTIES | {"NUM_STREAMS", "INFERENCE_NUM_THREADS"}
+        left_out = CORE_PROPERTIES | {"NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT_NUM_REQUESTS"}
         return {
             "model": content,
             "device": f"{plan.device} {hardware}",

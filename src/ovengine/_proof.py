@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ovengine._core import Compiled, Port
 
 Array = np.ndarray[Any, Any]
-Draw = Callable[["Port", int], Array]
+Draw = Callable[["Port"], Array]
 
 # What is kept in the cache is found anew when this changes. To be raised with the checks.
 VERSION = 1
@@ -80,17 +80,23 @@ def _prove(single: Compiled, batched: Compiled, precision: str, checks: Sequence
     trial = _Trial(single, batched, TOLERANCE.get(precision, 5e-2), POSITION_TOLERANCE.get(precision, 5e-2))
     silent = set(trial.names)
     try:
-        for draw in _draws():
-            trial.fill(draw)
+        for draw, shared_draw in _shared_draws() if any(trial.shared) else ((draw, draw) for draw in _draws()):
+            usual = draw is shared_draw
+            try:
+                trial.fill(draw, shared_draw)
+            except OvengineError:
+                if usual:
+                    raise
+                continue  # the model has no use for such a value
             telling = {name for name, array in zip(trial.names, trial.y, strict=True) if _tells_rows_apart(array)}
-            if not telling & silent:
+            if usual and silent and not telling & silent:
                 continue  # the checks, which take many times as long, would show nothing new
             for name, check in checks:
                 problem = check(trial)
                 if problem is not None:
                     return Proof(name, problem)
             silent -= telling
-            if not silent:
+            if usual and not silent:
                 return Proof(None, f"{trial.rows} rows together equal rows alone ({', '.join(n for n, _ in checks)})")
     except (OvengineError, TypeError, ValueError) as error:
         return Proof(TRIAL_RUN, brief(error))
@@ -110,17 +116,27 @@ class _Trial:
         self.names = [port.name for port in batched.outputs]
         self.single_rows = _rows(single)
         self.rows = _rows(batched)
+        # An input of the same shape at any number of rows is shared by them all.
+        self.shared = [one.shape == many.shape for one, many in zip(single.inputs, batched.inputs, strict=True)]
         self.draw: Draw
         self.x: list[Array] = []
         self.y: list[Array] = []
 
-    def fill(self, draw: Draw) -> None:
+    def fill(self, draw: Draw, shared_draw: Draw) -> None:
         self.draw = draw
-        self.x = self.fresh()
+        ports = zip(self.batched.inputs, self.shared, strict=True)
+        self.x = [shared_draw(port) if shared else draw(port) for port, shared in ports]
         self.y = self.batched.run(self.x)
 
+    def changed(self, change: Callable[..., Array], *arguments: int) -> list[Array]:
+        """The outputs for other rows; what the rows share stays."""
+        return self.batched.run(self.by_row(change, *arguments))
+
+    def by_row(self, change: Callable[..., Array], *arguments: int) -> list[Array]:
+        return [x if shared else change(x, *arguments) for x, shared in zip(self.x, self.shared, strict=True)]
+
     def fresh(self) -> list[Array]:
-        return [self.draw(port, self.rows) for port in self.batched.inputs]
+        return [self.draw(port) for port in self.batched.inputs]
 
     def differing(self, found: Sequence[Array], wanted: Sequence[Array], rows: Any, tolerance: float) -> str | None:
         """The first output of which these rows (an index) differ."""
@@ -141,8 +157,7 @@ def _repeats(trial: _Trial) -> str | None:
 def _equals_alone(trial: _Trial) -> str | None:
     parts = []
     for first in range(0, trial.rows, trial.single_rows):
-        part = [_padded(array[first : first + trial.single_rows], trial.single_rows) for array in trial.x]
-        parts.append(trial.single.run(part))
+        parts.append(trial.single.run(trial.by_row(_part, first, first + trial.single_rows, trial.single_rows)))
     alone = [np.concatenate(arrays)[: trial.rows] for arrays in zip(*parts, strict=True)]
     name = trial.differing(trial.y, alone, slice(None), trial.tolerance)
     return name and f"output {name!r} of a row differs between a batch of {trial.single_rows} and one of {trial.rows}"
@@ -150,7 +165,7 @@ def _equals_alone(trial: _Trial) -> str | None:
 
 def _equals_elsewhere(trial: _Trial) -> str | None:
     for places in range(1, trial.rows):
-        moved = trial.batched.run([np.roll(array, places, axis=0) for array in trial.x])
+        moved = trial.changed(np.roll, places, 0)
         back = [np.roll(array, -places, axis=0) for array in moved]
         name = trial.differing(back, trial.y, slice(None), trial.position_tolerance)
         if name is not None:
@@ -160,7 +175,7 @@ def _equals_elsewhere(trial: _Trial) -> str | None:
 
 def _ignores_padding(trial: _Trial) -> str | None:
     for used in sorted({1, trial.rows // 2, trial.rows - 1}):
-        y = trial.batched.run([_padded(array[:used], trial.rows) for array in trial.x])
+        y = trial.changed(_part, 0, used, trial.rows)
         name = trial.differing(y, trial.y, slice(0, used), REPEAT_TOLERANCE)
         if name is not None:
             return f"output {name!r} of {used} rows depends on the padding that makes them {trial.rows}"
@@ -173,9 +188,11 @@ def _ignores_others(trial: _Trial) -> str | None:
     for bit in range((trial.rows - 1).bit_length()):
         for kept in (place >> bit & 1 == 0, place >> bit & 1 == 1):
             for others in (_enlarged(trial.fresh()), _spoilt(trial.x)):
-                shape = [kept.reshape(-1, *[1] * (array.ndim - 1)) for array in trial.x]
-                changed = [np.where(k, x, other) for k, x, other in zip(shape, trial.x, others, strict=True)]
-                name = trial.differing(trial.batched.run(changed), trial.y, kept, REPEAT_TOLERANCE)
+                mixed = [
+                    x if shared else np.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, other)
+                    for x, other, shared in zip(trial.x, others, trial.shared, strict=True)
+                ]
+                name = trial.differing(trial.batched.run(mixed), trial.y, kept, REPEAT_TOLERANCE)
                 if name is not None:
                     return f"output {name!r} of a row depends on the other rows of its batch"
     return None
@@ -192,7 +209,7 @@ SIZE_CHECKS: tuple[tuple[str, Check], ...] = (("rows alone", _equals_alone), ("p
 
 
 def _rows(compiled: Compiled) -> int:
-    shape = compiled.inputs[0].shape
+    shape = compiled.outputs[0].shape
     assert shape
     return shape[0]
 
@@ -201,9 +218,9 @@ def _draws() -> Iterator[Draw]:
     """Ways to make up inputs, from harmless to wide: integers may be indices, of which only 0 and 1 are safe."""
     rng = np.random.default_rng(0)
 
-    def draw(port: Port, rows: int, low: float, high: float, most: int) -> Array:
-        assert port.shape is not None
-        shape = (rows, *port.shape[1:])
+    def draw(port: Port, low: float, high: float, most: int) -> Array:
+        shape = port.shape
+        assert shape is not None
         if port.dtype.kind == "f":
             return rng.uniform(low, high, shape).astype(port.dtype)
         if port.dtype.kind in "iu":
@@ -213,7 +230,21 @@ def _draws() -> Iterator[Draw]:
         raise TypeError(f"input {port.name!r} is of type {port.dtype}")
 
     for low, high, most in ((-1.0, 1.0, 1), (0.0, 1.0, 9), (-100.0, 100.0, 100)):
-        yield lambda port, rows, low=low, high=high, most=most: draw(port, rows, low, high, most)  # type: ignore[misc]
+        yield lambda port, low=low, high=high, most=most: draw(port, low, high, most)  # type: ignore[misc]
+
+
+def _shared_draws() -> Iterator[tuple[Draw, Draw]]:
+    """Of rows and of what they share, which may decide what the model does (an axis, say): small values first."""
+
+    def constant(port: Port, value: int) -> Array:
+        unsigned = port.dtype.kind in "ub"
+        return np.full(port.shape or (), abs(value) if unsigned else value, port.dtype)
+
+    harmless = next(_draws())
+    for value in (0, 1, -1, -2):
+        yield harmless, lambda port, value=value: constant(port, value)  # type: ignore[misc]
+    for draw in _draws():
+        yield draw, draw
 
 
 def _enlarged(arrays: Iterable[Array]) -> list[Array]:
@@ -226,9 +257,10 @@ def _spoilt(arrays: Iterable[Array]) -> list[Array]:
     return [np.full_like(array, np.nan if array.dtype.kind == "f" else 0) for array in arrays]
 
 
-def _padded(array: Array, rows: int) -> Array:
-    """With rows of zeros, as the core pads."""
-    return np.concatenate([array, np.zeros((rows - len(array), *array.shape[1:]), array.dtype)])
+def _part(array: Array, first: int, last: int, rows: int) -> Array:
+    """Some rows, made `rows` by zeros, as the core pads."""
+    part = array[first:last]
+    return np.concatenate([part, np.zeros((rows - len(part), *part.shape[1:]), part.dtype)])
 
 
 def _same(a: Array, b: Array, tolerance: float, whole: Array) -> bool:

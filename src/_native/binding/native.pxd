@@ -189,7 +189,7 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         pass
 
     cdef cppclass Request:
-        pass
+        void set_terms(const Terms& terms)
 
     cdef cppclass Ticket:
         Ticket()

@@ -203,7 +203,7 @@ cdef class Compiled:
         cdef vector[byte*] native_inputs, native_outputs
         kept = []
         for array, port in zip(inputs, self.inputs, strict=True):
-            array = np.ascontiguousarray(array, dtype=port.dtype)
+            array = np.asarray(array, dtype=port.dtype, order="C")  # which leaves scalars alone
             if array.shape != port.shape:
                 raise errors.InputError(f"input {port.name!r} has shape {array.shape}, compiled is {port.shape}")
             kept.append(array)
