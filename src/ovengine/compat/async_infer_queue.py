@@ -51,7 +51,7 @@ class AsyncInferQueue:
     Args:
         model: an `openvino.CompiledModel` or an `ovengine.Model`. The latter stays the caller's to close.
         jobs: requests in the pool. 0 is what OpenVINO calls optimal, or of an `ovengine.Model` enough to fill the
-            batches of all lanes.
+            batches of all lanes; to know that, all batch sizes are waited for.
 
     Raises:
         ModelError: `model` is neither, or has inputs or outputs of a type that NumPy lacks.
@@ -62,6 +62,8 @@ class AsyncInferQueue:
         if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 0:
             raise ConfigError(f"jobs must be an integer of at least 0, not {jobs!r}")
         if isinstance(model, Model):
+            if jobs == 0:
+                model.wait_ready()
             self._model, count, compiled_model = model, jobs or model._window(None), None
         else:
             (self._model, count), compiled_model = adopt(model, jobs), model
