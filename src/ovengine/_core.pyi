@@ -77,6 +77,13 @@ class Compiled:
     def run(self, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """One inference outside any lane; copies of all outputs. For probes at load time."""
 
+class CpuBudget:
+    """CPUs that the lanes of several models keep busy together, in turns of 2 ms where they are short."""
+
+    def __init__(self, cpus: int) -> None: ...
+    @property
+    def cpus(self) -> int: ...
+
 class Runtime:
     """Owns an `ov::Core`. Thread-safe; every call that can take long releases the GIL."""
 
@@ -127,6 +134,8 @@ class NativeModel:
         policy: object,
         max_queue_size: int | None = None,
         max_queue_delay_us: int = 0,
+        budget: CpuBudget | None = None,
+        threads: Sequence[int] = (),
     ) -> None:
         """Start the lanes.
 
@@ -139,6 +148,8 @@ class NativeModel:
         policy: the name of a built-in kind (`priority`, `round_robin`), or a PyCapsule
             named `ovengine.policy` around a `struct ovengine_policy`.
         max_queue_size: requests that may wait behind the slots; None waits for room instead of raising.
+        budget: what the lanes of several models keep to; None for no limit.
+        threads: CPUs that an inference of each lane takes of the budget.
         """
     def install(self, *, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], cost_us: Mapping[int, float]) -> None:
         """Another ladder, while requests run. The same lanes, each with the compiled models of the sizes that it does

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from ovengine._core import Runtime
+from ovengine._core import CpuBudget, Runtime
 from ovengine._planner import Planner
 from ovengine._preparation import Preparation
 from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus
@@ -34,8 +34,8 @@ class Engine:
     Args:
         plugins: a `Plugins`, or plugin objects to register besides those installed; None for those installed.
         devices: OpenVINO devices that may be used; None for all that OpenVINO lists.
-        cpu_budget: CPUs that the lanes of one model may keep busy; None for what the affinity mask and the
-            cgroup quota of this process allow.
+        cpu_budget: CPUs that the lanes of this engine's models may keep busy together; None for what the affinity mask
+            and the cgroup quota of this process allow, shared with all other engines without a budget of their own.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Engine:
         self._plugins = plugins if isinstance(plugins, Plugins) else None
         self._extra_plugins = None if isinstance(plugins, Plugins) else plugins
         self._devices = tuple(devices) if devices is not None else None
-        self._cpu_budget = cpu_budget
+        self._cpu_budget = None if cpu_budget is None else CpuBudget(cpu_budget)
         self._runtime: Runtime | None = None
         self._lock = threading.RLock()
         self._turn = threading.Lock()  # of preparing models
@@ -90,8 +90,12 @@ class Engine:
 
     @property
     def cpu_budget(self) -> int:
-        """CPUs that the lanes of one model may keep busy."""
-        return self._cpu_budget or available_cpus()
+        """CPUs that the lanes of all models may keep busy together."""
+        return self._budget.cpus
+
+    @property
+    def _budget(self) -> CpuBudget:
+        return self._cpu_budget or _Process.cpu_budget()
 
     @property
     def closed(self) -> bool:
@@ -170,7 +174,7 @@ class Engine:
             cache_dir=cache_dir,
             verify=verify,
         )
-        planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options, self._turn)
+        planner = Planner(self.plugins, self.runtime, self.devices, self._budget, options, self._turn)
         model = planner.load(
             source,
             loader=loader,
@@ -233,10 +237,22 @@ class Engine:
 
 
 class _Process:
-    """What a fork means to OpenVINO: its threads stay with the parent, and a child that uses it again hangs."""
+    """What all engines of this process have in common.
+
+    A fork leaves OpenVINO's threads with the parent, and a child that uses it again hangs.
+    """
 
     started = False
     lost = False
+    _cpu_budget: CpuBudget | None = None
+
+    @classmethod
+    def cpu_budget(cls) -> CpuBudget:
+        """The CPUs that this process may use, as counted when they were first asked for."""
+        with _default_lock:
+            if cls._cpu_budget is None:
+                cls._cpu_budget = CpuBudget(available_cpus())
+            return cls._cpu_budget
 
     @classmethod
     def start_openvino(cls) -> None:
@@ -312,6 +328,7 @@ def _after_fork_in_child() -> None:
     global _default_lock
     _default_lock = threading.Lock()  # another thread of the parent may have held it
     _Process.lost = _Process.started
+    _Process._cpu_budget = None  # shares of it went with the parent's threads
     for engine in list(_engines):
         engine._mark_forked()
 

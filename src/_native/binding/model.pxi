@@ -1,5 +1,6 @@
 # NativeModel: a loaded model's native half.
 
+import itertools
 import logging
 
 _logger = logging.getLogger("ovengine")
@@ -66,7 +67,7 @@ cdef class NativeModel:
     cdef object __weakref__
 
     def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
-                 max_queue_size=None, max_queue_delay_us=0):
+                 max_queue_size=None, max_queue_delay_us=0, CpuBudget budget=None, threads=()):
         cdef Builder builder
         cdef PortSpec spec
         self.name = name
@@ -87,7 +88,9 @@ cdef class NativeModel:
         builder.max_queue_size = self._max_queue_size = max_queue_size or 0
         builder.max_queue_delay_ns = <int64_t>(max_queue_delay_us) * 1000
         self._devices = tuple(dict.fromkeys([device for device, _ in lanes]))
-        self._set_ladder(&builder, cost_us, lanes)
+        if budget is not None:
+            builder.budget = budget.native
+        self._set_ladder(&builder, cost_us, lanes, threads)
         self._set_policy(&builder, policy)
         with nogil:
             self.core = builder.build()
@@ -95,23 +98,23 @@ cdef class NativeModel:
         self.core.get().start()
         _models.add(self)
 
-    cdef _set_ladder(self, Builder* builder, object cost_us, object lanes):
+    cdef _set_ladder(self, Builder* builder, object cost_us, object lanes, object threads):
         cdef vector[shared_ptr[CompiledModel]] ladder
         cdef Compiled compiled
         builder.sizes = sorted(cost_us)
         for size in builder.sizes:
             builder.cost_us.push_back(cost_us[size])
         self._slowest_s = max(builder.cost_us) * 1e-6
-        for device, by_size in lanes:
+        for (device, by_size), cpus in zip(lanes, itertools.chain(threads, itertools.repeat(0))):
             ladder.clear()
             for size in builder.sizes:
                 compiled = by_size.get(size)
                 ladder.push_back(shared_ptr[CompiledModel]() if compiled is None else compiled.native)
-            builder.add_lane(self._devices.index(device), ladder)
+            builder.add_lane(self._devices.index(device), ladder, cpus)
 
     def install(self, *, lanes, cost_us):
         cdef Builder builder
-        self._set_ladder(&builder, cost_us, lanes)
+        self._set_ladder(&builder, cost_us, lanes, ())
         with nogil:
             builder.install(self.core.get()[0])
         self._max_batch_size = self.core.get().max_batch_rows()

@@ -144,6 +144,11 @@ cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
     ctypedef struct TimePoint "ovengine::platform::Clock::time_point":
         pass
 
+cdef extern from "cpu_budget.hpp" namespace "ovengine" nogil:
+    cdef cppclass NativeCpuBudget "ovengine::CpuBudget":
+        NativeCpuBudget(uint32_t cpus)
+        uint32_t cpus()
+
 cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     TimePoint after(double seconds)
     Deadline deadline_after(double seconds)
@@ -160,7 +165,8 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
         vector[double] cost_us
         uint32_t max_queue_size
         int64_t max_queue_delay_ns
-        void add_lane(uint32_t device, const vector[shared_ptr[CompiledModel]]& ladder) except +
+        shared_ptr[NativeCpuBudget] budget
+        void add_lane(uint32_t device, const vector[shared_ptr[CompiledModel]]& ladder, uint32_t cpus) except +
         void set_policy(const string& kind)
         void set_native_policy(const ovengine_policy* policy, void (*release)(void*) noexcept nogil, void* owner)
         shared_ptr[ModelCore] build() except +

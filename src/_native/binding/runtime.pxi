@@ -227,6 +227,17 @@ cdef Compiled _compiled(shared_ptr[CompiledModel] native_model):
     return compiled
 
 
+cdef class CpuBudget:
+    cdef shared_ptr[NativeCpuBudget] native
+
+    def __init__(self, uint32_t cpus):
+        self.native = make_shared[NativeCpuBudget](cpus)
+
+    @property
+    def cpus(self):
+        return self.native.get().cpus()
+
+
 cdef class Runtime:
     cdef shared_ptr[NativeRuntime] native
 
