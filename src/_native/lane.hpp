@@ -1,6 +1,7 @@
 // Lane: one execution context on a device: the executors of its ladder, and how a batch runs on them.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -43,6 +44,11 @@ class Lane {
 
     std::uint32_t device() const noexcept { return device_; }
     const LaneStats& stats() const noexcept { return stats_; }
+
+    // When the batch that it runs will be done, by the cost table; past when it runs none. And how much longer than that
+    // batches took of late, as a factor. Any thread; relaxed, for nothing is read on the strength of it.
+    std::int64_t busy_until_ns() const noexcept { return busy_until_ns_.load(std::memory_order_relaxed); }
+    double pace() const noexcept { return pace_.load(std::memory_order_relaxed); }
 
     // Runs `work` to its end: every future that it concerns is resolved, and the slot is free again.
     void run(Work& work) {
@@ -93,12 +99,15 @@ class Lane {
         std::uint32_t wanted = 0;
         for (std::uint32_t row = 0; row < work.rows; ++row) wanted += batch.state(row) == RowState::live;
         if (wanted > 0) {
+            busy_until_ns_.store(start_ns + static_cast<std::int64_t>(pace() * table_.run_us(work.rows) * 1e3),
+                                 std::memory_order_relaxed);
             if (foreign != nullptr)
                 run_foreign(work, batch);
             else
                 run_steps(*slot, batch, work.rows);
         }
         const std::int64_t end_ns = now_ns();
+        if (wanted > 0) set_pace(work.rows, end_ns - start_ns);
         dispatcher_.give_back(slot);
         if (foreign != nullptr) dispatcher_.give_back_gathered(work);
         // Before anybody is told: from here on close_current() leaves the rows as they are.
@@ -316,9 +325,17 @@ class Lane {
             infer_alone(inputs.data(), outputs.data(), 0, chunk.count);
     }
 
+    void set_pace(std::uint32_t rows, std::int64_t took_ns) noexcept {
+        const double expected_ns = table_.run_us(rows) * 1e3;
+        if (expected_ns <= 0) return;  // not measured
+        const double pace = std::clamp(static_cast<double>(took_ns) / expected_ns, 0.1, 10.0);
+        pace_.store(0.875 * pace_.load(std::memory_order_relaxed) + 0.125 * pace, std::memory_order_relaxed);
+    }
+
     void record(const Batch& batch, const Work& work, std::int64_t start_ns, std::int64_t end_ns) noexcept {
         for (std::uint32_t row = 0; row < work.rows; ++row) switch (batch.state(row)) {
-                case RowState::follower: continue;
+                case RowState::follower:
+                case RowState::padding: continue;
                 case RowState::cancelled: stats_.cancelled.add(1); break;
                 case RowState::lost: stats_.lost.add(1); break;
                 case RowState::failed: stats_.failed.add(1); break;
@@ -360,6 +377,8 @@ class Lane {
     Batch* current_ = nullptr;
     std::uint32_t current_rows_ = 0;
     LaneStats stats_;
+    std::atomic<std::int64_t> busy_until_ns_{0};
+    std::atomic<double> pace_{1};
 };
 
 }  // namespace ovengine

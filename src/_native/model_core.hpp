@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <thread>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "cost_table.hpp"
+#include "deadline_keeper.hpp"
 #include "dispatcher.hpp"
 #include "failpoint.hpp"
 #include "idle_lanes.hpp"
@@ -34,7 +36,8 @@ struct Ticket {
     std::uint32_t row = 0, rows = 0;
 };
 
-enum class Admission { ok, full, closed };
+// unmeetable: the result would come after the deadline.
+enum class Admission { ok, full, closed, unmeetable };
 
 // Thread-safe. Kept alive by its lane threads as well, so that an inference that never returns can be left behind.
 class ModelCore : public std::enable_shared_from_this<ModelCore> {
@@ -57,6 +60,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             lanes_.push_back(std::make_unique<LaneThread>(lane.device, std::move(lane.executors), table_, dispatcher_));
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
         wake_rows_ = static_cast<std::uint32_t>(std::min(1e6, kWakeUs / std::max(1e-3, table_.row_us())));
+        dispatcher_.set_shortest_run_ns(static_cast<std::int64_t>(table_.run_us(1) * 1e3));
         policy_ = std::make_unique<PriorityPolicy>();
     }
 
@@ -83,12 +87,12 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // --- One request of up to capacity() rows: begin, write to destination(), publish (or abandon). ---
 
     // On `ok` the caller owns the rows' memory until publish() or abandon(). `full`: max_queue_size is reached, or the
-    // ring is full; nothing was taken. A request with terms always goes to the ring.
-    Admission begin(std::uint32_t rows, Ticket& ticket, const Terms& terms = {}) {
+    // ring is full; nothing was taken.
+    Admission begin(std::uint32_t rows, Ticket& ticket) {
         if (closing()) return Admission::closed;
         ticket = Ticket{};
         ticket.rows = rows;
-        if (terms.is_plain()) ticket.slot = dispatcher_.try_claim(rows, ticket.row);
+        ticket.slot = dispatcher_.try_claim(rows, ticket.row);
         if (ticket.slot != nullptr) {
             OVENGINE_FAILPOINT("ModelCore::begin, claimed");
             ticket.batch = ticket.slot->batch;
@@ -96,6 +100,20 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             return Admission::ok;
         }
         if (dispatcher_.is_full()) return Admission::full;
+        ticket.request = dispatcher_.make_request();
+        return Admission::ok;
+    }
+    // The same for a request with terms: it waits for its turn in the backlog.
+    Admission begin(std::uint32_t rows, Ticket& ticket, const Terms& terms) {
+        if (terms.is_plain()) return begin(rows, ticket);
+        if (closing()) return Admission::closed;
+        ticket = Ticket{};
+        ticket.rows = rows;
+        if (terms.deadline_ns != Terms::kNoDeadline && expected_end_ns(rows, terms) > terms.deadline_ns)
+            return Admission::unmeetable;
+        // One that replaces another needs no room.
+        if (!terms.latest_only && dispatcher_.is_full(terms.group.get())) return Admission::full;
+        if (terms.deadline_ns != Terms::kNoDeadline) start_keeper();
         ticket.request = dispatcher_.make_request();
         ticket.request->set_terms(terms);
         return Admission::ok;
@@ -134,14 +152,17 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             return Admission::ok;
         }
         ticket.request->begin(ticket.rows, now_ns());
+        const std::int64_t deadline_ns = ticket.request->terms().deadline_ns;
+        const bool is_urgent = deadline_ns != Terms::kNoDeadline || ticket.request->terms().priority < kDefaultPriority;
         if (!dispatcher_.try_queue(ticket.request)) {
             abandon(ticket);
             return Admission::full;
         }
+        if (deadline_ns != Terms::kNoDeadline) keeper_.notice(deadline_ns);
         OVENGINE_FAILPOINT("ModelCore::publish, queued");
         // Closed in between: the lanes may be gone, and whoever comes last clears the ring.
         if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
-        if (wake) notify(static_cast<std::uint32_t>(dispatcher_.approx_waiting()) + 1);
+        if (wake) notify(is_urgent ? UINT32_MAX : static_cast<std::uint32_t>(dispatcher_.approx_waiting()) + 1);
         return Admission::ok;
     }
 
@@ -158,7 +179,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         ticket = Ticket{};
     }
 
-    platform::WaitResult wait_for_room(platform::Deadline deadline) { return dispatcher_.wait_for_room(deadline); }
+    platform::WaitResult wait_for_room(platform::Deadline deadline, const Group* group = nullptr) {
+        return dispatcher_.wait_for_room(deadline, group);
+    }
 
     // --- Caller-runs: a blocking caller that finds a lane free runs its batch itself. ---
 
@@ -262,6 +285,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         switch (ticket.request->state()) {
             case Request::State::cancelled: return Outcome::cancelled;
             case Request::State::closed: return Outcome::closed;
+            case Request::State::expired: return Outcome::expired;
+            case Request::State::superseded: return Outcome::superseded;
             default: return Outcome::pending;
         }
     }
@@ -336,6 +361,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             closed += dispatcher_.close_open_rows();
         }
         stopping_.store(true, std::memory_order_seq_cst);
+        keeper_.wake();
         const auto give_up = platform::Clock::now() + kExitGrace;
         while (running_.load(std::memory_order_acquire) != 0 && platform::Clock::now() < give_up) {
             wake_all();
@@ -369,8 +395,48 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     std::uint64_t closed_requests() const noexcept { return closed_requests_.load(); }
     // Cancelled before a lane had them; the others are in the statistics of the lanes.
     std::uint64_t cancelled_requests() const noexcept { return dispatcher_.cancelled(); }
+    std::uint64_t expired_requests() const noexcept { return dispatcher_.expired(); }
+    std::uint64_t superseded_requests() const noexcept { return dispatcher_.superseded(); }
 
   private:
+    // When a request that is queued now has its result, by the cost table and by what waits.
+    std::int64_t expected_end_ns(std::uint32_t rows, const Terms& terms) const noexcept {
+        const std::int64_t now = now_ns();
+        const std::uint64_t ahead = dispatcher_.rows_ahead(terms, rows, now), batches = ahead / capacity();
+        const auto last = static_cast<std::uint32_t>(std::min<std::uint64_t>(capacity(), ahead % capacity() + rows));
+        double pace = 1;
+        std::int64_t free_ns = now;
+        // Of an idle model the best is expected: or a model that was slow once would never be asked again.
+        if (ahead > 0 || idle_.load() == 0) {
+            free_ns = Terms::kNoDeadline;
+            for (const auto& each : lanes_) {
+                pace = std::max(pace, each->lane.pace());
+                free_ns = std::min(free_ns, std::max(now, each->lane.busy_until_ns()));
+            }
+        }
+        const double us = static_cast<double>(batches) / static_cast<double>(lanes_.size()) * table_.run_us(capacity()) +
+                          table_.run_us(last);
+        return free_ns + static_cast<std::int64_t>(pace * us * 1e3);
+    }
+
+    // One thread of a model that is given deadlines.
+    void start_keeper() {
+        std::call_once(keeper_started_, [this] {
+            running_.fetch_add(1, std::memory_order_relaxed);
+            try {
+                std::thread([self = shared_from_this()] {
+                    block_signals();
+                    self->keeper_.run([&] { return self->dispatcher_.expire(now_ns()); },
+                                      [&] { return self->stopping_.load(std::memory_order_seq_cst); });
+                    self->running_.fetch_sub(1, std::memory_order_acq_rel);
+                }).detach();
+            } catch (...) {
+                running_.fetch_sub(1, std::memory_order_relaxed);
+                throw;
+            }
+        });
+    }
+
     // Waking a thread takes about this long: a lane that is busy for less is back sooner than another one is awake.
     static constexpr double kWakeUs = 30.0;
     // How long close() waits for an inference that does not come back.
@@ -385,11 +451,15 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         alignas(platform::kNoSharing) std::atomic<std::uint32_t> signal{0};
     };
 
-    void run_lane(std::uint32_t index) {
-        // Signals are for the application's own threads.
+    // Signals are for the application's own threads.
+    static void block_signals() noexcept {
         sigset_t all;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    }
+
+    void run_lane(std::uint32_t index) {
+        block_signals();
         LaneThread& lane = *lanes_[index];
         for (;;) {
             platform::Clock::time_point until;
@@ -492,6 +562,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     std::uint64_t all_lanes_ = 0;
     std::uint32_t wake_rows_ = 1;
     IdleLanes idle_;
+    DeadlineKeeper keeper_;
+    std::once_flag keeper_started_;
     std::atomic<bool> closing_{false}, stopping_{false}, closed_{false}, forked_{false};
     std::mutex close_mutex_;
     bool all_done_ = false;  // what close() found
