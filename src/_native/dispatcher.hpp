@@ -167,7 +167,10 @@ class Dispatcher {
         if (!terms.latest_only) return push(request);
         const Group::Offered offered = terms.group->offer(request, push);
         if (offered.superseded) superseded_.add(1);
-        if (offered.dropped != nullptr) drop(offered.dropped);
+        if (offered.dropped != nullptr) {
+            finish_job(*offered.dropped);
+            drop(offered.dropped);
+        }
         return offered.accepted;
     }
 
@@ -389,7 +392,7 @@ class Dispatcher {
         do {
             if (is_special) drain();
             gather_backlog(open, work);
-            if (work.slot != nullptr || !backlog_.empty()) return;
+            if (work.slot != nullptr || work.job != nullptr || !backlog_.empty()) return;
             is_special = !gather_ring(open, work);
         } while (is_special);
     }
@@ -420,13 +423,15 @@ class Dispatcher {
         if (first == nullptr) return;
         const std::uint32_t claimed = open.word.approx_claimed(), published = open.word.published();
         // Rows that nobody has written yet would hold the batch up.
-        const bool joins =
-            first->terms().key == 0 && claimed + first->rows() <= capacity_ && (claimed == 0 || published > 0);
+        const bool joins = first->job() == nullptr && first->terms().key == 0 &&
+                           claimed + first->rows() <= capacity_ && (claimed == 0 || published > 0);
         if (joins)
             return gather_from(first, open, work,
                                [&](std::uint32_t rows) { return open.word.try_claim(rows, capacity_); });
+        // What has been gathered, and what was there before, goes first.
         if (!work.gathered.empty()) return;
         if (published > 0 && !Backlog::goes_before(*first, open.batch->opened_ns())) return;
+        if (first->job() != nullptr) return begin_job(first, work);
         // Of a slot that was never open, because anybody claims rows of the open one: those without a key, and those of
         // lower priority.
         Slot& slot = *(work.slot = next_slot());
@@ -441,7 +446,7 @@ class Dispatcher {
     template <class RowsOf>
     void gather_from(Request* first, Slot& slot, Work& work, RowsOf rows_of) {
         const std::uint64_t key = first->terms().key;
-        const auto has_key = [key](const Request& request) { return request.terms().key == key; };
+        const auto has_key = [key](const Request& each) { return each.job() == nullptr && each.terms().key == key; };
         for (Request* request = first; request != nullptr; request = next_live(has_key)) {
             const std::uint32_t row = rows_of(request->rows());
             if (row == ClaimWord::kNone) return;
@@ -449,11 +454,29 @@ class Dispatcher {
                 give_up(request);
                 continue;
             }
-            backlog_.take(request);
-            if (request->terms().latest_only) request->terms().group->forget(request);
-            leave(*request);
-            waiting_.fetch_sub(1, std::memory_order_relaxed);
+            leave_queue(request);
         }
+    }
+    // A lane has it.
+    void leave_queue(Request* request) {
+        backlog_.take(request);
+        if (request->terms().latest_only) request->terms().group->forget(request);
+        leave(*request);
+        waiting_.fetch_sub(1, std::memory_order_relaxed);
+    }
+
+    // Moves a job on to those of which the lanes take chunks, and takes the first one.
+    void begin_job(Request* request, Work& work) {
+        if (!request->try_take()) return give_up(request);
+        Job* const job = request->job();
+        if (request->terms().priority < kDefaultPriority)
+            jobs_.push_front(job);
+        else
+            jobs_.push_back(job);
+        job_count_.store(jobs_.size(), std::memory_order_seq_cst);
+        leave_queue(request);
+        drop(request);
+        take_chunk(work);
     }
 
     // False when the request was given up in this very moment, and nobody will ask for these rows.
@@ -486,7 +509,7 @@ class Dispatcher {
         if (since_sweep_ <= backlog_.size()) return;
         since_sweep_ = 0;
         backlog_.for_each([this](Request* request) {
-            if (request->state() != Request::State::queued) give_up(request);
+            if (!request->waits()) give_up(request);
         });
     }
 
@@ -495,12 +518,16 @@ class Dispatcher {
     Request* next_live(Accepts accepts) {
         ++since_sweep_;
         for (;;) {
-            Request* const request = backlog_.find([&](const Request& each) {
-                return each.state() != Request::State::queued || accepts(each);
-            });
-            if (request == nullptr || request->state() == Request::State::queued) return request;
+            Request* const request =
+                backlog_.find([&](const Request& each) { return !each.waits() || accepts(each); });
+            if (request == nullptr || request->waits()) return request;
             give_up(request);
         }
+    }
+    // Of one that no lane has: it is done with.
+    static void finish_job(const Request& request) noexcept {
+        Job* const job = request.job();
+        if (job != nullptr && job->finish(job->hand_out_rest())) job->settle(1);
     }
     // True when there were any.
     bool expire_due(std::int64_t until_ns) {
@@ -522,13 +549,16 @@ class Dispatcher {
         if (state == Request::State::superseded)
             if (Request* const heir = group->heir(request)) {
                 backlog_.replace(request, heir);
-                enter(*heir);
                 special_.fetch_add(1, std::memory_order_relaxed);
+                enter(*heir);
                 leave(*request);
+                finish_job(*request);
                 return drop(request);
             }
         if (group != nullptr) group->forget(request);
-        if (state == Request::State::cancelled) cancelled_.add(1);
+        // A job is cancelled without its request.
+        if (state == Request::State::cancelled || state == Request::State::queued) cancelled_.add(1);
+        finish_job(*request);
         backlog_.remove(request);
         leave(*request);
         drop(request);
@@ -540,7 +570,7 @@ class Dispatcher {
         if (approx_waiting() > 0) {
             gather_waiting(slot, work);
             wake_for_room();
-            if (work.slot != nullptr) return Taken::work;
+            if (work.slot != nullptr || work.job != nullptr) return Taken::work;
         }
         const bool is_blocked = carried_ != nullptr || !backlog_.empty();
         // Rows that nobody has written yet are waited for only when somebody else is held up by them.

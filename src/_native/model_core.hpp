@@ -84,6 +84,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     std::uint64_t policy_faults() const noexcept { return policy_->faults(); }
     bool closing() const noexcept { return closing_.load(std::memory_order_seq_cst); }
 
+    // Of requests that share what there is with other groups; for this model.
+    std::shared_ptr<Group> make_group(std::string name) const { return std::make_shared<Group>(std::move(name)); }
+
     // --- One request of up to capacity() rows: begin, write to destination(), publish (or abandon). ---
 
     // On `ok` the caller owns the rows' memory until publish() or abandon(). `full`: max_queue_size is reached, or the
@@ -106,14 +109,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // The same for a request with terms: it waits for its turn in the backlog.
     Admission begin(std::uint32_t rows, Ticket& ticket, const Terms& terms) {
         if (terms.is_plain()) return begin(rows, ticket);
-        if (closing()) return Admission::closed;
+        if (const Admission admission = admit(rows, terms); admission != Admission::ok) return admission;
         ticket = Ticket{};
         ticket.rows = rows;
-        if (terms.deadline_ns != Terms::kNoDeadline && expected_end_ns(rows, terms) > terms.deadline_ns)
-            return Admission::unmeetable;
-        // One that replaces another needs no room.
-        if (!terms.latest_only && dispatcher_.is_full(terms.group.get())) return Admission::full;
-        if (terms.deadline_ns != Terms::kNoDeadline) start_keeper();
         ticket.request = dispatcher_.make_request();
         ticket.request->set_terms(terms);
         return Admission::ok;
@@ -152,18 +150,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             return Admission::ok;
         }
         ticket.request->begin(ticket.rows, now_ns());
-        const std::int64_t deadline_ns = ticket.request->terms().deadline_ns;
-        const bool is_urgent = deadline_ns != Terms::kNoDeadline || ticket.request->terms().priority < kDefaultPriority;
-        if (!dispatcher_.try_queue(ticket.request)) {
-            abandon(ticket);
-            return Admission::full;
-        }
-        if (deadline_ns != Terms::kNoDeadline) keeper_.notice(deadline_ns);
-        OVENGINE_FAILPOINT("ModelCore::publish, queued");
-        // Closed in between: the lanes may be gone, and whoever comes last clears the ring.
-        if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
-        if (wake) notify(is_urgent ? UINT32_MAX : static_cast<std::uint32_t>(dispatcher_.approx_waiting()) + 1);
-        return Admission::ok;
+        if (queue(ticket.request, wake)) return Admission::ok;
+        abandon(ticket);
+        return Admission::full;
     }
 
     // Instead of publish(): writing failed. The ticket is void.
@@ -226,12 +215,14 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // --- Jobs ---
 
     // A bulk request; `inputs[port]` must stay valid and unchanged until the job is quiet().
-    Admission submit_rows(std::vector<std::byte*> inputs, std::uint32_t rows, Ticket& ticket) {
-        if (!closing() && dispatcher_.is_full()) return Admission::full;  // before memory is made for the outputs
-        return submit_job(new Job(std::move(inputs), rows, chunk_sizes_, layout().outputs), ticket);
+    Admission submit_rows(std::vector<std::byte*> inputs, std::uint32_t rows, Ticket& ticket, const Terms& terms = {}) {
+        // Before memory is made for the outputs.
+        if (const Admission admission = admit(rows, terms); admission != Admission::ok) return admission;
+        return submit_job(new Job(std::move(inputs), rows, chunk_sizes_, layout().outputs), ticket, terms);
     }
-    Admission submit_shaped(std::vector<ShapedInput> inputs, Ticket& ticket) {
-        return submit_job(new Job(std::move(inputs)), ticket);
+    Admission submit_shaped(std::vector<ShapedInput> inputs, Ticket& ticket, const Terms& terms = {}) {
+        if (const Admission admission = admit(1, terms); admission != Admission::ok) return admission;
+        return submit_job(new Job(std::move(inputs)), ticket, terms);
     }
 
     // --- Leases ---
@@ -399,11 +390,23 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     std::uint64_t superseded_requests() const noexcept { return dispatcher_.superseded(); }
 
   private:
+    // May a request wait, as it looks now?
+    Admission admit(std::uint32_t rows, const Terms& terms) {
+        if (closing()) return Admission::closed;
+        if (terms.deadline_ns != Terms::kNoDeadline) {
+            if (expected_end_ns(rows, terms) > terms.deadline_ns) return Admission::unmeetable;
+            start_keeper();
+        }
+        // One that replaces another needs no room.
+        return !terms.latest_only && dispatcher_.is_full(terms.group.get()) ? Admission::full : Admission::ok;
+    }
+
     // When a request that is queued now has its result, by the cost table and by what waits.
     std::int64_t expected_end_ns(std::uint32_t rows, const Terms& terms) const noexcept {
         const std::int64_t now = now_ns();
-        const std::uint64_t ahead = dispatcher_.rows_ahead(terms, rows, now), batches = ahead / capacity();
-        const auto last = static_cast<std::uint32_t>(std::min<std::uint64_t>(capacity(), ahead % capacity() + rows));
+        const std::uint64_t ahead = dispatcher_.rows_ahead(terms, rows, now);
+        const std::uint64_t full_batches = (ahead + rows - 1) / capacity();
+        const auto last = static_cast<std::uint32_t>(ahead + rows - full_batches * capacity());
         double pace = 1;
         std::int64_t free_ns = now;
         // Of an idle model the best is expected: or a model that was slow once would never be asked again.
@@ -414,8 +417,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
                 free_ns = std::min(free_ns, std::max(now, each->lane.busy_until_ns()));
             }
         }
-        const double us = static_cast<double>(batches) / static_cast<double>(lanes_.size()) * table_.run_us(capacity()) +
-                          table_.run_us(last);
+        const double parallel = static_cast<double>(full_batches) / static_cast<double>(lanes_.size());
+        const double us = parallel * table_.run_us(capacity()) + table_.run_us(last);
         return free_ns + static_cast<std::int64_t>(pace * us * 1e3);
     }
 
@@ -523,7 +526,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
 
     bool at_rest() noexcept { return idle_.load() == all_lanes_ && !dispatcher_.has_work(false); }
 
-    Admission submit_job(Job* job, Ticket& ticket) {
+    Admission submit_job(Job* job, Ticket& ticket, const Terms& terms) {
         ticket = Ticket{};
         if (closing()) {
             job->settle(0);
@@ -531,18 +534,46 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         }
         ticket.job = job;
         ticket.rows = job->rows();
-        // A job is work for as many lanes as it has chunks.
-        const std::uint32_t chunks = job->chunks();
         OVENGINE_FAILPOINT("ModelCore::submit_job");
-        if (!dispatcher_.try_add(job)) {
+        if (!(terms.is_plain() ? add(job) : queue_job(job, terms))) {
             job->settle(0);
             ticket = Ticket{};
             return Admission::full;
         }
+        return Admission::ok;
+    }
+    bool add(Job* job) {
+        // A job is work for as many lanes as it has chunks.
+        const std::uint32_t chunks = job->chunks();
+        if (!dispatcher_.try_add(job)) return false;
         if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
         for (std::uint32_t i = 0; i < std::min<std::uint32_t>(chunks, static_cast<std::uint32_t>(lanes_.size())); ++i)
             notify(UINT32_MAX);
-        return Admission::ok;
+        return true;
+    }
+    bool queue_job(Job* job, const Terms& terms) {
+        Request* const request = dispatcher_.make_request();
+        request->set_terms(terms);
+        request->begin(job->rows(), now_ns());
+        request->set_job(job);
+        if (queue(request, true)) return true;
+        dispatcher_.discard(request);
+        return false;
+    }
+
+    // False when there is no room; the request stays the caller's.
+    bool queue(Request* request, bool wake) {
+        // Read before it is others'.
+        const std::int64_t deadline_ns = request->terms().deadline_ns;
+        const bool is_urgent = deadline_ns != Terms::kNoDeadline || request->terms().priority < kDefaultPriority ||
+                               request->job() != nullptr;
+        if (!dispatcher_.try_queue(request)) return false;
+        if (deadline_ns != Terms::kNoDeadline) keeper_.notice(deadline_ns);
+        OVENGINE_FAILPOINT("ModelCore::publish, queued");
+        // Closed in between: the lanes may be gone, and whoever comes last clears the ring.
+        if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
+        if (wake) notify(is_urgent ? UINT32_MAX : static_cast<std::uint32_t>(dispatcher_.approx_waiting()) + 1);
+        return true;
     }
 
     static std::size_t align(std::size_t bytes) noexcept {

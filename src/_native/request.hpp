@@ -13,6 +13,7 @@
 #include "event.hpp"
 #include "failpoint.hpp"
 #include "group.hpp"
+#include "job.hpp"
 #include "platform/cpu.hpp"
 
 namespace ovengine {
@@ -33,6 +34,8 @@ struct Terms {
     }
 };
 
+// A job that has to wait for its turn is in the queue as a request as well, which is then the core's alone.
+//
 // Shared by the ring and the request's future; the last of the two gives it back to the pool.
 //
 //   queued --gather--> assigned   (batch and row are known; the event is set)
@@ -66,6 +69,14 @@ class Request {
         state_.store(State::queued, std::memory_order_relaxed);
         event_.reset();  // all of it published by the ring's push
     }
+    // After begin(): it stands for a job, whose future knows nothing of it.
+    void set_job(Job* job) noexcept {
+        job_ = job;
+        references_.store(1, std::memory_order_relaxed);
+    }
+    Job* job() const noexcept { return job_; }
+    // Does anybody still want it run?
+    bool waits() const noexcept { return state() == State::queued && (job_ == nullptr || !job_->stopped()); }
 
     // Before it is queued.
     void set_terms(const Terms& terms) noexcept { terms_ = terms; }
@@ -82,13 +93,13 @@ class Request {
     bool close() noexcept {
         if (!transition(State::queued, State::taken)) return false;
         finish(State::closed);
-        return true;
+        return job_ == nullptr || job_->end(Outcome::closed);
     }
     // The owner's. False when a lane has it already.
-    bool cancel() noexcept { return give_up(State::cancelled); }
+    bool cancel() noexcept { return give_up(State::cancelled, Outcome::cancelled); }
     // The core's: its deadline has come, or a newer one has its place.
-    bool expire() noexcept { return give_up(State::expired); }
-    bool supersede() noexcept { return give_up(State::superseded); }
+    bool expire() noexcept { return give_up(State::expired, Outcome::expired); }
+    bool supersede() noexcept { return give_up(State::superseded, Outcome::superseded); }
 
     State state() const noexcept { return state_.load(std::memory_order_acquire); }
     Event& event() noexcept { return event_; }
@@ -115,6 +126,7 @@ class Request {
     void trim() noexcept {
         sources_.clear();
         terms_ = {};
+        job_ = nullptr;
         if (capacity_ > kKeepBytes) free_memory();
     }
 
@@ -126,11 +138,11 @@ class Request {
     Line::Entry entry{};
 
   private:
-    bool give_up(State to) noexcept {
+    bool give_up(State to, Outcome outcome) noexcept {
         if (!transition(State::queued, to)) return false;
         OVENGINE_FAILPOINT("Request::give_up");
         deliver_all(event_.set());
-        return true;
+        return job_ == nullptr || job_->end(outcome);
     }
     bool transition(State from, State to) noexcept {
         return state_.compare_exchange_strong(from, to, std::memory_order_acq_rel, std::memory_order_acquire);
@@ -158,6 +170,7 @@ class Request {
     std::uint32_t row_ = 0, rows_ = 0;
     std::int64_t arrived_ns_ = 0;
     Terms terms_;
+    Job* job_ = nullptr;
     std::byte* memory_ = nullptr;
     std::size_t capacity_ = 0;
     std::vector<std::byte*> sources_;

@@ -19,6 +19,9 @@ __all__ = ["Hint", "LoadOptions", "Shapes", "available_cpus", "check_properties"
 
 Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
 
+# What becomes of a request for which the queue has no room, in any case. As Triton's timeout_action.
+QUEUE_FULL_ACTIONS = ("reject", "block")
+
 # Read by OpenVINO's core, not by a device: `compile_model` accepts them on every device, and none lists them.
 CORE_PROPERTIES = frozenset(
     {"CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP", "FORCE_TBB_TERMINATE", "CACHE_ENCRYPTION_CALLBACKS", "LOG_LEVEL"}
@@ -55,6 +58,7 @@ class LoadOptions:
     max_batch_size: int | None = None
     max_queue_delay_us: int | None = None
     max_queue_size: int | None = None
+    queue_full_action: str | None = None
     shapes: Shapes | None = None
 
     def __post_init__(self) -> None:
@@ -70,6 +74,10 @@ class LoadOptions:
         _check_integer("max_batch_size", self.max_batch_size, 1)
         _check_integer("max_queue_delay_us", self.max_queue_delay_us, 0)
         _check_integer("max_queue_size", self.max_queue_size, 0)
+        action = self.queue_full_action
+        if action is not None and (not isinstance(action, str) or action.lower() not in QUEUE_FULL_ACTIONS):
+            choices = ", ".join(repr(choice) for choice in QUEUE_FULL_ACTIONS)
+            raise ConfigError(f"queue_full_action must be None or one of {choices}, not {action!r}")
 
 
 def _check_integer(name: str, value: object, least: int) -> None:

@@ -112,6 +112,7 @@ class Engine:
         max_batch_size: int | None = None,
         max_queue_delay_us: int | None = None,
         max_queue_size: int | None = None,
+        queue_full_action: str | None = None,
         shapes: Shapes | None = None,
         name: str | None = None,
     ) -> Model:
@@ -129,7 +130,9 @@ class Engine:
             scheduler: scheduler policy by name; None for `priority`.
             max_batch_size: largest batch in rows.
             max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
-            max_queue_size: requests that may wait; QueueFull beyond. None lets callers wait for room.
+            max_queue_size: requests that may wait, of all groups; None for as many as the core has room for (16384).
+            queue_full_action: what becomes of more: `reject` (QueueFull) or `block` (the caller waits for room, but for
+                `ainfer`, which rejects). None rejects where `max_queue_size` is given, and blocks where not.
             shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
                 dimension dynamic.
             name: of the model, in plans and statistics; by default after the source.
@@ -149,6 +152,7 @@ class Engine:
             max_batch_size=max_batch_size,
             max_queue_delay_us=max_queue_delay_us,
             max_queue_size=max_queue_size,
+            queue_full_action=queue_full_action,
             shapes=shapes,
         )
         planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options)
@@ -254,6 +258,7 @@ def load(
     max_batch_size: int | None = None,
     max_queue_delay_us: int | None = None,
     max_queue_size: int | None = None,
+    queue_full_action: str | None = None,
     shapes: Shapes | None = None,
     name: str | None = None,
 ) -> Model:
@@ -270,6 +275,7 @@ def load(
         max_batch_size=max_batch_size,
         max_queue_delay_us=max_queue_delay_us,
         max_queue_size=max_queue_size,
+        queue_full_action=queue_full_action,
         shapes=shapes,
         name=name,
     )

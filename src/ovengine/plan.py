@@ -150,6 +150,7 @@ class Plan:
     precision: tuple[str, ...]
     memory_bytes: int
     max_queue_size: int | None
+    queue_full_action: Literal["reject", "block"]
     decisions: tuple[Decision, ...]
 
     @property
@@ -208,8 +209,9 @@ def _ladder_lines(batch: BatchPlan) -> list[str]:
 
 
 def _queue_line(plan: Plan) -> str:
-    size = "callers wait when full" if plan.max_queue_size is None else f"at most {plan.max_queue_size} requests wait"
-    return f"{size}, a partial batch is held for {plan.batch.max_queue_delay_us} us"
+    size = "as many as the core has room for" if plan.max_queue_size is None else f"at most {plan.max_queue_size}"
+    more = "more are rejected" if plan.queue_full_action == "reject" else "callers wait for room"
+    return f"{size} requests wait, {more}, a partial batch is held for {plan.batch.max_queue_delay_us} us"
 
 
 def _columns(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -127,12 +127,16 @@ void run(Load load) {
             Ticket& ticket = request->ticket;
             const auto first = static_cast<float>(tag);
             Admission admission = Admission::full;
+            Terms& terms = request->terms;
+            if (!is_lease && (bits >> 30) % 1000 < load.terms_per_mille) terms = random_terms(random_bits(), groups);
             if (is_job) {
                 request->bulk.resize(rows * model.width);
                 for (std::size_t i = 0; i < request->bulk.size(); ++i)
                     request->bulk[i] = first + static_cast<float>(i / model.width);
                 while (admission == Admission::full)
-                    admission = model->submit_rows({reinterpret_cast<std::byte*>(request->bulk.data())}, rows, ticket);
+                    admission =
+                        model->submit_rows({reinterpret_cast<std::byte*>(request->bulk.data())}, rows, ticket, terms);
+                if (admission == Admission::unmeetable) continue;
             } else if (is_lease) {
                 while (admission == Admission::full) admission = model->begin_lease(rows, ticket);
                 model.write(ticket, first);
@@ -145,8 +149,6 @@ void run(Load load) {
                 if (admission == Admission::full) continue;
             } else {
                 const int lane = runs_itself ? model->try_borrow_lane() : -1;
-                Terms& terms = request->terms;
-                if ((bits >> 30) % 1000 < load.terms_per_mille) terms = random_terms(random_bits(), groups);
                 while ((admission = model->begin(rows, ticket, terms)) == Admission::full)
                     if (lane < 0) model->wait_for_room(in(1s), terms.group.get());
                 if (admission == Admission::unmeetable) {

@@ -300,3 +300,60 @@ TEST("requests that were cancelled deep in the backlog make room for others") {
     }
     CHECK(eventually([&] { return model->approx_waiting() == 0; }));
 }
+
+// --- Jobs ---
+
+TEST("jobs wait for their turn like requests, expire, are superseded and closed") {
+    Busy busy;
+    Model& model = busy.model;
+    const auto camera = std::make_shared<Group>("camera");
+    std::vector<std::vector<float>> memory;
+    const auto submit = [&](float tag, const Terms& terms) {
+        auto& rows = memory.emplace_back(3 * model.width);
+        for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = tag + static_cast<float>(i / model.width);
+        Ticket ticket;
+        CHECK(model->submit_rows({reinterpret_cast<std::byte*>(rows.data())}, 3, ticket, terms) == Admission::ok);
+        return ticket;
+    };
+    memory.reserve(8);
+    Ticket low = submit(10, {.priority = 9}), late = submit(20, {.deadline_ns = in_ns(20ms)});
+    Ticket old = submit(30, {.group = camera, .latest_only = true}), plain = model.submit(40);
+    Ticket older = submit(50, {.group = camera, .latest_only = true});
+    Ticket newest = submit(60, {.priority = 1, .group = camera, .latest_only = true});
+    Ticket dropped = submit(70, {.priority = 3}), high = submit(80, {.priority = 2});
+    CHECK(ModelCore::cancel(dropped));
+    CHECK(ModelCore::outcome(old) == Outcome::superseded && ModelCore::outcome(older) == Outcome::superseded);
+    CHECK(Model::wait(late) == Outcome::expired);
+    CHECK(eventually([&] { return late.job->quiet(); }));
+    CHECK(older.job->quiet());
+    model.device->release();
+    CHECK(model.finish(high, 80) == Outcome::ok);
+    CHECK(model.finish(plain, 40) == Outcome::ok);
+    CHECK(model.finish(newest, 60) == Outcome::ok);
+    CHECK(model.finish(low, 10) == Outcome::ok);
+    for (Ticket* ticket : {&late, &old, &older, &dropped}) {
+        CHECK(eventually([&] { return ticket->job->quiet(); }));
+        model->release(*ticket);
+    }
+    const auto order = ran(*model.device);
+    CHECK_EQ(order.size(), 12u);  // 1, 2, 40 and three jobs of three rows
+    const auto at = [&](float tag) { return std::find(order.begin(), order.end(), tag) - order.begin(); };
+    CHECK(at(80) < at(10) && at(60) < at(10) && at(40) < at(10));
+    Ticket last = submit(90, {.priority = 9});
+    CHECK(model.finish(last, 90) == Outcome::ok);
+}
+
+TEST("a job that waits with terms is closed like the others") {
+    Busy busy;
+    std::vector<float> rows(2 * busy.model.width, 5);
+    Ticket ticket;
+    CHECK(busy.model->submit_rows({reinterpret_cast<std::byte*>(rows.data())}, 2, ticket, {.priority = 9}) ==
+          Admission::ok);
+    std::thread closer([&] { busy.model->close(in(0s)); });
+    CHECK(Model::wait(ticket) == Outcome::closed);
+    CHECK(eventually([&] { return ticket.job->quiet(); }));
+    busy.model->release(ticket);
+    for (Ticket* each : {&busy.first, &busy.open}) CHECK(Model::wait(*each) == Outcome::closed);
+    busy.model.device->release();
+    closer.join();
+}
