@@ -46,6 +46,7 @@ class Ovengine(Contender):
     def __init__(self, work: Work, how: str, **options: Any) -> None:
         super().__init__(work, "ovengine", how)
         self.model = ovengine.load(work.model, config=PROPERTIES, **options)
+        self.model.wait_ready()
         plan = self.model.plan
         self.detail += f"; {len(plan.lanes)} lanes, ladder {','.join(map(str, plan.ladder))}"
 

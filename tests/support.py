@@ -88,6 +88,12 @@ def tagged(count: int, width: int = 4, first: int = 0) -> Array:
     return np.arange(first * width, (first + count) * width, dtype=np.float32).reshape(count, width)
 
 
+def ready(model: ovengine.Model) -> ovengine.Model:
+    """With all of its batch sizes in use."""
+    assert model.wait_ready(PATIENCE)
+    return model
+
+
 # -- fake devices -----------------------------------------------------------------------------------------------------
 
 

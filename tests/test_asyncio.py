@@ -14,7 +14,7 @@ import pytest
 
 import ovengine
 from ovengine import _core
-from support import EXACT, PATIENCE, Array, double, each, fake, fill, in_threads, occupy, tagged, wait_until
+from support import EXACT, PATIENCE, Array, double, each, fake, fill, in_threads, occupy, ready, tagged, wait_until
 
 T = TypeVar("T")
 ROW = np.zeros(4, np.float32)
@@ -40,7 +40,7 @@ def test_ainfer_and_submitted_futures_are_awaited() -> None:
             np.testing.assert_array_equal((await awaitable)["y"], rows * 2)
         np.testing.assert_array_equal((await model.ainfer(tagged(50)))["y"], tagged(50) * 2)
 
-    with ovengine.load(double(), config=EXACT) as model:
+    with ready(ovengine.load(double(), config=EXACT)) as model:
         run(body())
 
 
@@ -332,7 +332,7 @@ def test_two_loops_in_two_threads_share_a_model() -> None:
             values = await asyncio.gather(*(first_value(model.ainfer(tagged(1, first=first + i))) for i in range(50)))
             assert values == [(first + i) * 4 * 2 for i in range(50)]
 
-    with ovengine.load(double(), config=EXACT) as model:
+    with ready(ovengine.load(double(), config=EXACT)) as model:
         in_threads(each(lambda first: run(body(first)), (0, 1000)))
 
 

@@ -11,7 +11,20 @@ import pytest
 
 import models
 import ovengine
-from support import EXACT, PATIENCE, Array, double, each, fake, in_threads, occupy, reference, tagged, two_in_two_out
+from support import (
+    EXACT,
+    PATIENCE,
+    Array,
+    double,
+    each,
+    fake,
+    in_threads,
+    occupy,
+    ready,
+    reference,
+    tagged,
+    two_in_two_out,
+)
 
 ROW = np.zeros(4, np.float32)
 
@@ -21,7 +34,7 @@ ROW = np.zeros(4, np.float32)
 
 @pytest.fixture(scope="module")
 def mlp() -> Iterator[ovengine.Model]:
-    with ovengine.load(models.mlp(*models.TINY_MLP), config=EXACT) as model:
+    with ready(ovengine.load(models.mlp(*models.TINY_MLP), config=EXACT)) as model:
         yield model
 
 
@@ -39,7 +52,7 @@ def test_infer_rows_takes_several_inputs_and_gives_several_outputs() -> None:
     a = tagged(500, 3)
     b = np.arange(2000, dtype=np.int32).reshape(500, 2, 2)
     expected = reference(network)(a, b)
-    with ovengine.load(network, config=EXACT) as model:
+    with ready(ovengine.load(network, config=EXACT)) as model:
         result = model.infer_rows({"b": np.asfortranarray(b), "a": a})
         for name in ("total", "scaled"):
             np.testing.assert_array_equal(result[name], expected[name])
@@ -52,7 +65,7 @@ def test_infer_rows_takes_a_single_sample_too() -> None:
 
 def test_large_rows_are_run_where_they_lie() -> None:
     x = tagged(50, 40_000)
-    with ovengine.load(double(40_000), config=EXACT, max_batch_size=8, batcher="fixed") as model:
+    with ready(ovengine.load(double(40_000), config=EXACT, max_batch_size=8, batcher="fixed")) as model:
         np.testing.assert_array_equal(model.infer_rows(x)["y"], x * 2)
         np.testing.assert_array_equal(model(x[:8])["y"], x[:8] * 2)
         futures = [model.submit(x[i : i + 8]) for i in range(0, 40, 8)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ovengine
-from support import EXACT, PATIENCE, double, each, fake, in_threads, tagged
+from support import EXACT, PATIENCE, double, each, fake, in_threads, ready, tagged
 
 THREADS = 16
 
@@ -19,7 +19,7 @@ THREADS = 16
 @pytest.fixture(scope="module")
 def model() -> Iterator[ovengine.Model]:
     """`y = 2 x` on OpenVINO."""
-    with ovengine.load(double(), config=EXACT) as model:
+    with ready(ovengine.load(double(), config=EXACT)) as model:
         yield model
 
 
@@ -151,7 +151,7 @@ def test_tasks_that_time_out_take_nobody_with_them(model: ovengine.Model) -> Non
 
 
 def test_several_models_are_used_at_once() -> None:
-    with fake(1, 4, name="a") as a, fake(1, 16, name="b") as b, ovengine.load(double(), config=EXACT) as c:
+    with fake(1, 4, name="a") as a, fake(1, 16, name="b") as b, ready(ovengine.load(double(), config=EXACT)) as c:
 
         def work(seed: int) -> None:
             for i in range(100):

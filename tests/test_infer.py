@@ -27,6 +27,7 @@ from support import (
     fake,
     in_threads,
     occupy,
+    ready,
     reference,
     tagged,
     two_in_two_out,
@@ -38,13 +39,13 @@ ROWS = np.random.default_rng(1).standard_normal((40, 16), np.float32)
 
 @pytest.fixture(scope="module")
 def mlp() -> Iterator[ovengine.Model]:
-    with ovengine.load(models.mlp(*models.TINY_MLP), config=EXACT) as model:
+    with ready(ovengine.load(models.mlp(*models.TINY_MLP), config=EXACT)) as model:
         yield model
 
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[ovengine.Model]:
-    with ovengine.load(two_in_two_out(), config=EXACT) as model:
+    with ready(ovengine.load(two_in_two_out(), config=EXACT)) as model:
         yield model
 
 
@@ -110,7 +111,7 @@ def test_a_model_is_loaded_from_a_file_an_object_and_bytes(tmp_path: Path, expec
     network = models.mlp(*models.TINY_MLP)
     path = models.save(network, tmp_path / "mlp.xml")
     for source in (path, str(path), network):
-        with ovengine.load(source, config=EXACT) as model:
+        with ready(ovengine.load(source, config=EXACT)) as model:
             close_to(model(ROWS), expected)
 
 
@@ -359,7 +360,7 @@ def test_a_blocking_caller_that_finds_a_lane_free_runs_its_batch_itself() -> Non
 
 
 def test_blocking_callers_of_many_threads_each_get_their_own_rows() -> None:
-    with ovengine.load(double(), config=EXACT) as model:
+    with ready(ovengine.load(double(), config=EXACT)) as model:
 
         def call(first: int) -> None:
             for i in range(300):

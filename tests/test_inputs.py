@@ -11,7 +11,7 @@ import pytest
 from openvino import opset13 as ops
 
 import ovengine
-from support import EXACT, Array, double, fake, network, tagged, two_in_two_out
+from support import EXACT, Array, double, fake, network, ready, tagged, two_in_two_out
 
 F32 = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -19,13 +19,13 @@ F32 = np.arange(12, dtype=np.float32).reshape(3, 4)
 @pytest.fixture(scope="module")
 def doubled() -> Iterator[ovengine.Model]:
     """`y = 2 x`, x is `(n, 4)` f32."""
-    with ovengine.load(double(), config=EXACT) as model:
+    with ready(ovengine.load(double(), config=EXACT)) as model:
         yield model
 
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[ovengine.Model]:
-    with ovengine.load(two_in_two_out(), config=EXACT) as model:
+    with ready(ovengine.load(two_in_two_out(), config=EXACT)) as model:
         yield model
 
 
@@ -152,7 +152,7 @@ def test_rows_may_repeat_the_same_memory(doubled: ovengine.Model) -> None:
 
 def test_large_rows_may_be_laid_out_in_any_way() -> None:
     rows = tagged(6, 20_000)
-    with ovengine.load(double(20_000), config=EXACT) as model:
+    with ready(ovengine.load(double(20_000), config=EXACT)) as model:
         for layout in ("fortran order", "every second column", "unaligned"):
             for got in every_way(model, LAYOUTS[layout](rows)):
                 np.testing.assert_array_equal(got, rows * 2)
@@ -317,7 +317,7 @@ def test_a_model_without_a_batch_axis_takes_exactly_its_shape() -> None:
     rows = np.arange(6, dtype=np.float32).reshape(2, 3)
     model = network({"x": ((3,), np.float32)}, lambda x: {"y": ops.reduce_sum(x, ops.constant(np.array([0])), False)})
     model.reshape([2, 3])
-    with ovengine.load(model, config=EXACT) as whole:
+    with ready(ovengine.load(model, config=EXACT)) as whole:
         assert whole.plan.mode == "whole"
         for got in every_way(whole, rows):
             np.testing.assert_array_equal(got, rows.sum(axis=0))
@@ -331,7 +331,7 @@ def test_a_model_with_dynamic_dimensions_takes_each_request_at_its_shape() -> No
     model = network(
         {"x": ((-1, 3), np.float32)}, lambda x: {"y": ops.reduce_sum(x, ops.constant(np.array([2])), False)}
     )
-    with ovengine.load(model, config=EXACT) as dynamic:
+    with ready(ovengine.load(model, config=EXACT)) as dynamic:
         assert dynamic.plan.mode == "dynamic"
         futures = {}
         for rows, length in [(1, 1), (2, 5), (3, 2), (1, 7)]:

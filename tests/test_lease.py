@@ -22,6 +22,7 @@ from support import (
     fill,
     in_threads,
     occupy,
+    ready,
     reference,
     tagged,
     two_in_two_out,
@@ -55,7 +56,10 @@ def test_what_is_written_into_a_lease_is_run(rows: int) -> None:
 def test_a_lease_has_every_input_by_name_and_index() -> None:
     network = two_in_two_out()
     a, b = tagged(2, 3), np.arange(8, dtype=np.int32).reshape(2, 2, 2)
-    with ovengine.load(network, config=EXACT, max_batch_size=4, batcher="fixed") as model, model.lease(2) as lease:
+    with (
+        ready(ovengine.load(network, config=EXACT, max_batch_size=4, batcher="fixed")) as model,
+        model.lease(2) as lease,
+    ):
         assert lease[0] is lease["a"]
         assert lease["b"].dtype == np.int32
         lease["a"][...] = a

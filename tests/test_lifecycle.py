@@ -117,7 +117,8 @@ def test_a_model_that_is_dropped_unclosed_stops_its_threads() -> None:
         """
         import gc
         def threads(): return len(os.listdir("/proc/self/task"))
-        ovengine.load(mlp(4, 4)).close()
+        with ovengine.load(mlp(4, 4)) as first:
+            assert first.wait_ready(60)
         before = threads()
         model = ovengine.load(mlp(4, 4))
         assert threads() > before
@@ -145,6 +146,7 @@ def test_an_idle_engine_uses_no_processor(max_queue_delay_us: int) -> None:
             fake_model((1, 16), lanes=4, max_queue_delay_us={max_queue_delay_us}),
         ]
         for model in models:
+            assert model.wait_ready(60)
             model(ROW)
             model.submit(ROW).result()
             model.infer_rows(np.zeros((50, 4), np.float32))
@@ -157,7 +159,7 @@ def test_an_idle_engine_uses_no_processor(max_queue_delay_us: int) -> None:
         time.sleep(1)
         used = time.process_time() - begin
         # Polling at a millisecond, or spinning on one thread, would be far above.
-        assert used < 0.01, used
+        assert used < 0.005, used
         """
     )
 

@@ -48,6 +48,7 @@ def load(engine: ovengine.Engine) -> Iterator[Callable[..., ovengine.Model]]:
         arguments.setdefault("config", F32)
         model = engine.load(source, **arguments)
         loaded.append(model)
+        assert model.wait_ready(60)
         return model
 
     yield call

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 import ovengine
-from support import EXACT, PATIENCE, Array, each, in_threads, reference
+from support import EXACT, PATIENCE, Array, each, in_threads, ready, reference
 
 Find = Callable[[str], Path]
 
@@ -52,7 +52,7 @@ def frames(real_model: Find) -> Array:
 def test_the_face_detector_gives_every_frame_its_own_faces(real_model: Find, frames: Array) -> None:
     source = real_model("face_detector")
     expected = one_by_one(source, frames)
-    with ovengine.load(source, config=EXACT) as model:
+    with ready(ovengine.load(source, config=EXACT)) as model:
         assert model.plan.ladder == (1,)  # reshaped to a batch, it mixes rows: never
         assert "batch axis" in str(model.plan)
         same(model(frames), expected)
@@ -72,7 +72,7 @@ def test_the_face_detector_gives_every_frame_its_own_faces(real_model: Find, fra
 def test_channels_in_threads_share_the_face_detector(real_model: Find, frames: Array) -> None:
     source = real_model("face_detector")
     expected = one_by_one(source, frames)
-    with ovengine.load(source, config=EXACT) as model:
+    with ready(ovengine.load(source, config=EXACT)) as model:
 
         def channel(first: int) -> None:
             order = np.roll(np.arange(len(frames)), first)
@@ -86,7 +86,7 @@ def test_channels_in_threads_share_the_face_detector(real_model: Find, frames: A
 @pytest.mark.parametrize("name", ["face_landmarks", "iris_landmarks"])
 def test_other_models_of_the_same_family_are_right_too(real_model: Find, name: str) -> None:
     source = real_model(name)
-    with ovengine.load(source, config=EXACT) as model:
+    with ready(ovengine.load(source, config=EXACT)) as model:
         shape = model.inputs[0].shape
         assert shape is not None
         x = np.random.default_rng(0).uniform(0, 1, (5, *shape[1:])).astype(np.float32)
@@ -109,7 +109,7 @@ def resnet_output(real_model: Find) -> Array:
 
 def test_resnet_gives_the_output_that_comes_with_it(real_model: Find, resnet_output: Array) -> None:
     # All its weights are constants, so that every input gives the same.
-    with ovengine.load(real_model("resnet50"), config=EXACT) as model:
+    with ready(ovengine.load(real_model("resnet50"), config=EXACT)) as model:
         shape = (1, 3, 224, 224)
         for x in (np.zeros(shape, np.float32), np.random.default_rng(0).random(shape, np.float32)):
             np.testing.assert_allclose(np.asarray(model(x)), resnet_output, rtol=1e-3, atol=1e-5)
@@ -121,7 +121,7 @@ def test_squeezenet_is_right_in_batches(real_model: Find) -> None:
     x = np.random.default_rng(0).random((6, 3, 224, 224), np.float32)
     expected = one_by_one(source, x)
     for options in ({}, {"batcher": "none"}, {"batcher": "fixed", "max_batch_size": 4}):
-        with ovengine.load(source, config=EXACT, **options) as model:
+        with ready(ovengine.load(source, config=EXACT, **options)) as model:
             same(model(x), expected)
             futures = [model.submit(row) for row in x]
             for i, future in enumerate(futures):
@@ -131,7 +131,7 @@ def test_squeezenet_is_right_in_batches(real_model: Find) -> None:
 def test_an_onnx_model_is_loaded_from_its_bytes(real_model: Find) -> None:
     source = real_model("squeezenet")
     x = np.random.default_rng(1).random((2, 3, 224, 224), np.float32)
-    with ovengine.load(source.read_bytes(), config=EXACT) as model:
+    with ready(ovengine.load(source.read_bytes(), config=EXACT)) as model:
         same(model(x), one_by_one(source, x))
 
 
@@ -151,7 +151,7 @@ def test_magika_tells_files_apart(real_model: Find) -> None:
     source = real_model("magika")
     x = file_starts()
     expected = one_by_one(source, x)
-    with ovengine.load(source, config=EXACT) as model:
+    with ready(ovengine.load(source, config=EXACT)) as model:
         same(model(x), expected)
         same(model(x.astype(np.uint16)), expected)
         futures = [model.submit(row) for row in x]
@@ -169,7 +169,7 @@ def test_magika_is_right_in_fixed_batches(real_model: Find) -> None:
     source = real_model("magika")
     x = file_starts()
     expected = one_by_one(source, x)
-    with ovengine.load(source, config=EXACT, batcher="fixed", max_batch_size=4) as model:
+    with ready(ovengine.load(source, config=EXACT, batcher="fixed", max_batch_size=4)) as model:
         assert model.plan.ladder[-1] == 4
         futures = [model.submit(row) for row in x]
         for i, future in enumerate(futures):
@@ -182,7 +182,7 @@ def test_magika_is_right_in_fixed_batches(real_model: Find) -> None:
 
 def test_silero_runs_whole_and_each_caller_carries_its_own_state(real_model: Find) -> None:
     source = real_model("silero_vad")
-    with ovengine.load(source, config=EXACT) as model:
+    with ready(ovengine.load(source, config=EXACT)) as model:
         assert model.plan.mode == "whole"
         assert [port.shape for port in model.inputs] == [(1, 576), (2, 1, 128)]
 
@@ -217,7 +217,7 @@ def pictures(widths: tuple[int, ...]) -> list[Array]:
 def test_the_text_direction_model_takes_pictures_of_any_width(real_model: Find) -> None:
     source = real_model("text_direction")
     run = reference(source)
-    with ovengine.load(source, config=EXACT) as model:
+    with ready(ovengine.load(source, config=EXACT)) as model:
         assert model.plan.mode == "dynamic"
         images = pictures((192, 100, 64, 192, 320, 33))
         futures = [model.submit(image) for image in images]
@@ -233,7 +233,7 @@ def test_with_its_shape_fixed_it_is_batched(real_model: Find) -> None:
     x = np.concatenate(pictures((192,) * 10))
     expected = one_by_one(source, x)
     for shapes in ({"x": [-1, 3, 48, 192]}, [-1, 3, 48, 192], {0: (1, 3, 48, 192)}):
-        with ovengine.load(source, config=EXACT, shapes=shapes) as model:  # type: ignore[arg-type]  # as load takes them
+        with ready(ovengine.load(source, config=EXACT, shapes=shapes)) as model:  # type: ignore[arg-type]  # as load takes them
             assert model.plan.mode == "rows"
             same(model(x), expected)
             futures = [model.submit(row) for row in x]

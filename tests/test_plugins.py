@@ -123,6 +123,7 @@ def test_ovengine_batchers(ovengine_engine: MakeEngine) -> None:
     batch = ovengine.BatchPlan((1, 3), {3: 7.5}, 11, "by threes")
     plugin = module(ovengine_batchers=lambda: [Batcher(batch)])
     model = ovengine_engine(plugin).load(mlp(*TINY_MLP), batcher="mine")
+    assert model.wait_ready(60)
     assert model.plan.ladder == (1, 3)
     assert model.plan.batch.max_queue_delay_us == 11
     assert model.plan.batch.cost_us[3] == 7.5
@@ -367,8 +368,14 @@ def test_a_failing_selector_is_replaced_by_auto(ovengine_engine: MakeEngine, res
 )
 def test_a_failing_batcher_is_replaced_by_none(ovengine_engine: MakeEngine, result: Any, reason: str) -> None:
     engine = ovengine_engine(module(ovengine_batchers=lambda: [Batcher(result)]))
-    with pytest.warns(PluginWarning, match="'mine' .* failed: .*batching is off"):
+
+    def load() -> ovengine.Model:
         model = engine.load(mlp(*TINY_MLP), batcher="mine", max_batch_size=8)
+        assert model.wait_ready(60)
+        return model
+
+    with pytest.warns(PluginWarning, match="'mine' .* failed: .*batching is off"):
+        model = load()
     assert model.plan.ladder == (1,)
     assert info(engine.plugins, "mine").status == "broken"
     assert reason in info(engine.plugins, "mine").reason

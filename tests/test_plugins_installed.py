@@ -95,6 +95,7 @@ def test_a_third_party_batcher(run: Run, tiny_mlp: Path) -> None:
     code = f"""
 import ovengine
 model = ovengine.load({str(tiny_mlp)!r}, batcher="within_10_ms", max_batch_size=8)
+assert model.wait_ready(60)
 assert model.plan.ladder == (1, 2, 4, 8), model.plan
 """
     run("-c", code)

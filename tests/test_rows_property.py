@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from openvino import opset13 as ops
 
 import ovengine
-from support import EXACT, PATIENCE, Array, in_threads, network, reference
+from support import EXACT, PATIENCE, Array, in_threads, network, ready, reference
 
 # What may be cast to a dtype by the rule same_kind, besides itself.
 CASTS = {
@@ -259,7 +259,7 @@ def test_every_row_gets_what_openvino_gives_it(
     spec: ModelSpec, load: dict[str, Any], threads: list[list[Request]]
 ) -> None:
     model = spec.build()
-    with ovengine.load(model, config=EXACT, **load) as loaded:
+    with ready(ovengine.load(model, config=EXACT, **load)) as loaded:
         event(f"mode {loaded.plan.mode}, ladder {loaded.plan.ladder}")
         workers = [Traffic(loaded, spec, reference(model)) for _ in threads]
         in_threads(
@@ -293,4 +293,4 @@ def identity(dtype: str) -> tuple[ovengine.Model, Callable[..., dict[str, Array]
     """A model that gives back its rows, and the same in plain OpenVINO."""
     shape = ops.constant([0, 2])
     model = network({"x": ((2,), np.dtype(dtype))}, lambda x: {"y": ops.reshape(x, shape, True)})
-    return ovengine.load(model, config=EXACT), reference(model)
+    return ready(ovengine.load(model, config=EXACT)), reference(model)

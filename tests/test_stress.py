@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ovengine
-from support import EXACT, double, each, in_threads
+from support import EXACT, double, each, in_threads, ready
 
 REQUESTS = 1_000_000
 WIDTH = 4
@@ -56,7 +56,7 @@ def test_a_million_requests_come_back_once_each_with_their_own_rows(threads: int
             take()
         return received
 
-    with ovengine.load(double(WIDTH), config=EXACT) as model:
+    with ready(ovengine.load(double(WIDTH), config=EXACT)) as model:
         assert in_threads(each(work, range(threads))) == [count] * threads
         model.close()
         stats = model.stats()
@@ -87,7 +87,7 @@ def test_the_resident_set_does_not_grow_with_the_number_of_requests() -> None:
         del pending
         model.submit(row).result()
 
-    with ovengine.load(double(WIDTH), config=EXACT) as model:
+    with ready(ovengine.load(double(WIDTH), config=EXACT)) as model:
         serve(model, 10_000)
         before = resident_bytes()
         serve(model, 300_000)

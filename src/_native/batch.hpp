@@ -124,6 +124,7 @@ class Batch final : public Completion {
         complete();
     }
 
+    std::uint32_t capacity() const noexcept { return capacity_; }
     std::byte* output(std::size_t port) const noexcept { return outputs_.port(port); }
     std::byte* const* outputs() const noexcept { return outputs_.ports(); }
 

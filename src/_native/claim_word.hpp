@@ -57,6 +57,13 @@ class ClaimWord {
         return static_cast<std::uint32_t>(word_.fetch_and(~kOpen, std::memory_order_acq_rel) & kClaimedMask);
     }
 
+    // Closes the word if nobody has claimed anything. One thread at a time.
+    bool try_seal_empty() noexcept {
+        std::uint64_t word = word_.load(std::memory_order_relaxed) & ~kClaimedMask;
+        // relaxed: there are no claims to be ordered after; a claim that comes first makes this fail.
+        return word_.compare_exchange_strong(word, word & ~kOpen, std::memory_order_relaxed);
+    }
+
     // Starts the next epoch, empty. The caller owns the word: it is sealed and all its rows are published.
     void open() noexcept { start_epoch(kOpen); }
     // The same, closed to claims from the start: the caller hands out the rows itself.

@@ -12,8 +12,9 @@
 
 namespace ovengine {
 
-// No deadline is missed: the keeper says that it wants to hear of all, and then looks at the queue; who queues a request
-// counts it and then reads what the keeper wants. All four are sequentially consistent, so at least one sees the other.
+// No deadline is missed: the keeper says that it wants to hear of all, and then looks at the queue; who queues a
+// request counts it and then reads what the keeper wants. All four are sequentially consistent, so at least one sees
+// the other.
 class DeadlineKeeper {
   public:
     // A request with this deadline was counted in the queue.

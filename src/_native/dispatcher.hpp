@@ -1,6 +1,7 @@
 // Dispatcher: where requests wait and batches are made: the open slot, the request ring, and the jobs.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -49,24 +50,27 @@ struct Work {
 
 inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since_epoch().count(); }
 
-// Requests claim rows of the open slot while nobody waits; otherwise they go through the ring, in order of arrival. While
-// one with terms of its own waits, whoever makes a batch empties the ring into the backlog, and takes from there.
+// Requests claim rows of the open slot while nobody waits; otherwise they go through the ring, in order of arrival.
+// While one with terms of its own waits, whoever makes a batch empties the ring into the backlog, and takes from there.
 // claim, queue, add: any thread, without locks (but for jobs, which are rare and large).
 // take: lanes, under a lock held for as long as it takes to make one batch's worth of decisions.
 class Dispatcher {
   public:
+    static constexpr std::uint32_t kRingCapacity = 1u << 14;  // requests
     struct Options {
         std::uint32_t max_queue_size = 0;  // requests and jobs; 0: as many as the ring holds
         std::int64_t max_queue_delay_ns = 0;
+        std::uint32_t ring_capacity = kRingCapacity;  // at least; max_queue_size may be raised to this
     };
-    static constexpr std::uint32_t kRingCapacity = 1u << 14;  // requests, where no max_queue_size is given
-    static constexpr std::uint32_t kFirstSlotId = 3;          // smaller ones are the lanes' own bindings
+    static constexpr std::uint32_t kFirstSlotId = 3;  // smaller ones are the lanes' own bindings
 
     Dispatcher(RowLayout layout, std::uint32_t capacity, Options options)
         : layout_(std::move(layout)),
           capacity_(capacity),
-          options_(options),
-          ring_(options.max_queue_size != 0 ? options.max_queue_size : kRingCapacity),
+          max_batch_rows_(UINT32_MAX),
+          max_queue_delay_ns_(options.max_queue_delay_ns),
+          max_queue_size_(options.max_queue_size),
+          ring_(std::max(options.max_queue_size, options.ring_capacity)),
           request_pool_(ring_.capacity()) {
         open_.store(open_next(), std::memory_order_seq_cst);
     }
@@ -77,8 +81,38 @@ class Dispatcher {
     }
 
     const RowLayout& layout() const noexcept { return layout_; }
-    std::uint32_t capacity() const noexcept { return capacity_; }
-    bool holds_batches() const noexcept { return options_.max_queue_delay_ns > 0; }
+    // Of each batch from now on; see grow().
+    std::uint32_t capacity() const noexcept { return capacity_.load(std::memory_order_relaxed); }
+    std::size_t ring_capacity() const noexcept { return ring_.capacity(); }
+
+    // The limits may change at any time. relaxed: each is a number that stands for itself, and who misses a change by
+    // a moment goes by what held before. Only lanes that hold a batch must not sleep through one: limits_epoch().
+    std::uint32_t max_batch_rows() const noexcept {
+        return std::min(capacity(), max_batch_rows_.load(std::memory_order_relaxed));
+    }
+    std::int64_t max_queue_delay_ns() const noexcept { return max_queue_delay_ns_.load(std::memory_order_relaxed); }
+    bool holds_batches() const noexcept { return max_queue_delay_ns() > 0; }
+
+    // At least 1; what is above capacity() waits for it to grow. Requests of more rows that have been accepted already
+    // run whole, each in a batch of its own.
+    void set_max_batch_rows(std::uint32_t rows) noexcept {
+        max_batch_rows_.store(std::max(rows, 1u), std::memory_order_relaxed);
+        announce_limits();
+    }
+    void set_max_queue_delay_ns(std::int64_t delay_ns) noexcept {
+        max_queue_delay_ns_.store(delay_ns, std::memory_order_relaxed);
+        announce_limits();
+    }
+    // Up to ring_capacity(), 0 for all of it. What waits already stays, also when it is more than that.
+    void set_max_queue_size(std::uint32_t size) noexcept {
+        max_queue_size_.store(size, std::memory_order_relaxed);
+        announce_limits();
+        wake_for_room();
+    }
+    // Changes with the limits. A lane reads it before take() (seq_cst, of which acquire: pairs with announce_limits(),
+    // so that take() goes by the limits of this epoch or later ones) and again after its IdleLanes::put(): either it
+    // sees the change there, or whoever made it finds the lane in the set and wakes it.
+    std::uint32_t limits_epoch() const noexcept { return limits_epoch_.load(std::memory_order_seq_cst); }
 
     // Rows of the open slot, or null when there is no room or somebody waits already. The rows have no state yet:
     // Batch::begin() or lease() comes next.
@@ -88,7 +122,7 @@ class Dispatcher {
         if (waiting_.load(std::memory_order_relaxed) > 0) return nullptr;
         // acquire: pairs with the store in take(); the slot is open and has its batch.
         Slot* const slot = open_.load(std::memory_order_acquire);
-        row = slot->word.try_claim(rows, capacity_);
+        row = slot->word.try_claim(rows, room(*slot));
         if (row == ClaimWord::kNone) return nullptr;
         if (row == 0) slot->batch->set_opened_ns(now_ns());
         return slot;
@@ -197,8 +231,8 @@ class Dispatcher {
     // that is being held back is not work; its rows must be `full` to count while `holding`.
     bool has_work(bool holding) const noexcept {
         if (waiting_.load(std::memory_order_seq_cst) > 0 || job_count_.load(std::memory_order_seq_cst) > 0) return true;
-        const std::uint32_t published = open_.load(std::memory_order_seq_cst)->word.published();
-        return published >= (holding ? capacity_ : 1);
+        const Slot* const slot = open_.load(std::memory_order_seq_cst);
+        return slot->word.published() >= (holding ? room(*slot) : 1);
     }
 
     enum class Taken { nothing, work, hold };
@@ -246,8 +280,19 @@ class Dispatcher {
     // A slot outside the claim order, for rows that must leave theirs.
     Slot* spare_slot() {
         const std::lock_guard lock(mutex_);
-        Slot* slot = free_slots_.take();
-        return slot != nullptr ? slot : make_slot();
+        return free_slot();
+    }
+
+    // Batches of up to `rows` rows from now on, which is no less than before; the lanes are ready for them.
+    void grow(std::uint32_t rows) {
+        const std::lock_guard lock(mutex_);
+        capacity_.store(rows, std::memory_order_relaxed);
+        Slot& old = *open_slot();
+        if (ended_ || old.capacity >= rows || !old.word.try_seal_empty()) return;
+        // Nobody has anything in it: a request that it is too small for would wait for ever.
+        old.batch->settle(0);
+        free_slots_.give(&old);
+        open_.store(open_next(), std::memory_order_seq_cst);
     }
 
     // (closing) Ends everything that waits in the ring and in jobs, with Outcome::closed; how many there were.
@@ -288,7 +333,7 @@ class Dispatcher {
         Slot& last = *open_slot();
         const std::uint32_t rows = last.word.seal();
         const std::size_t closed = close_rows(*last.batch);
-        for (std::uint32_t row = 0; row < capacity_; ++row)
+        for (std::uint32_t row = 0; row < last.capacity; ++row)
             last.batch->transition(row, RowState::leased, RowState::closed);
         OVENGINE_FAILPOINT("Dispatcher::end, rows closed");
         last.batch->complete_unrun();
@@ -302,8 +347,8 @@ class Dispatcher {
     // What is not back where it belongs; exact only at rest.
     InUse in_use() {
         const std::lock_guard lock(mutex_);
-        return {slots_.size() - free_slots_.count_at_rest() - 1,
-                batches_.size() - free_batches_.count_at_rest() - (ended_ ? 0 : 1),
+        return {slots_.size() - outgrown_slots_ - free_slots_.count_at_rest() - 1,
+                batches_.size() - outgrown_batches_ - free_batches_.count_at_rest() - (ended_ ? 0 : 1),
                 requests_made_.load(std::memory_order_relaxed) - request_pool_.approx_size(),
                 ended_ ? 0 : open_slot()->word.approx_claimed()};
     }
@@ -316,7 +361,7 @@ class Dispatcher {
 
     std::size_t close_rows(Batch& batch) noexcept {
         std::size_t closed = 0;
-        for (std::uint32_t row = 0; row < capacity_; ++row)
+        for (std::uint32_t row = 0; row < batch.capacity(); ++row)
             closed += batch.transition(row, RowState::live, RowState::closed);
         return closed;
     }
@@ -353,33 +398,55 @@ class Dispatcher {
     }
 
     std::int64_t limit() const noexcept {
-        return options_.max_queue_size != 0 ? options_.max_queue_size : static_cast<std::int64_t>(ring_.capacity());
+        const std::uint32_t size = max_queue_size_.load(std::memory_order_relaxed);
+        return size != 0 ? size : static_cast<std::int64_t>(ring_.capacity());
     }
 
-    Slot* make_slot() {
-        const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
-        slots_.push_back(std::make_unique<Slot>(id, layout_.inputs, capacity_));
-        return slots_.back().get();
+    // Rows that a batch in this slot may have.
+    std::uint32_t room(const Slot& slot) const noexcept {
+        return std::min(slot.capacity, max_batch_rows_.load(std::memory_order_relaxed));
     }
+
+    // A request that is larger than a batch may be by now has the batch to itself.
+    std::uint32_t room_for(std::uint32_t rows, const Slot& slot) const noexcept {
+        return std::min(slot.capacity, std::max(rows, room(slot)));
+    }
+
+    // seq_cst: after the new limit (its release half), before the caller's look at the idle lanes; see limits_epoch().
+    void announce_limits() noexcept { limits_epoch_.fetch_add(1, std::memory_order_seq_cst); }
 
     Slot* open_next() {
         Slot* const slot = next_slot();
         slot->word.open();
         return slot;
     }
-    // With a fresh batch.
+    // Of the full capacity, with a fresh batch. Smaller ones, from before grow(), are left alone: a claimer may still
+    // look at them.
     Slot* next_slot() {
-        Slot* slot = free_slots_.take();
-        if (slot == nullptr) slot = make_slot();
-        Batch* batch = free_batches_.take();
-        if (batch == nullptr) {
-            batches_.push_back(std::make_unique<Batch>(free_batches_, layout_.outputs, capacity_));
-            batch = batches_.back().get();
-        } else {
-            batch->open();
-        }
+        Slot* const slot = free_slot();
+        Batch* const batch = free_batch();
         slot->batch = batch;
         return slot;
+    }
+    Slot* free_slot() {
+        for (Slot* slot = free_slots_.take(); slot != nullptr; slot = free_slots_.take()) {
+            if (slot->capacity == capacity()) return slot;
+            ++outgrown_slots_;
+        }
+        const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
+        slots_.push_back(std::make_unique<Slot>(id, layout_.inputs, capacity()));
+        return slots_.back().get();
+    }
+    Batch* free_batch() {
+        for (Batch* batch = free_batches_.take(); batch != nullptr; batch = free_batches_.take()) {
+            if (batch->capacity() == capacity()) {
+                batch->open();
+                return batch;
+            }
+            ++outgrown_batches_;
+        }
+        batches_.push_back(std::make_unique<Batch>(free_batches_, layout_.outputs, capacity()));
+        return batches_.back().get();
     }
 
     // The request at the head of the ring, in carried_. One that found no room stays there for the next batch.
@@ -402,7 +469,7 @@ class Dispatcher {
         while (next_request()) {
             if (!carried_->terms().is_plain()) return false;
             if (carried_->state() == Request::State::queued) {
-                const std::uint32_t row = slot.word.try_claim(carried_->rows(), capacity_);
+                const std::uint32_t row = slot.word.try_claim(carried_->rows(), room_for(carried_->rows(), slot));
                 if (row == ClaimWord::kNone) return true;
                 if (give_row(carried_, slot, row, work)) carried_ = nullptr;
             }
@@ -424,10 +491,10 @@ class Dispatcher {
         const std::uint32_t claimed = open.word.approx_claimed(), published = open.word.published();
         // Rows that nobody has written yet would hold the batch up.
         const bool joins = first->job() == nullptr && first->terms().key == 0 &&
-                           claimed + first->rows() <= capacity_ && (claimed == 0 || published > 0);
+                           claimed + first->rows() <= room_for(first->rows(), open) && (claimed == 0 || published > 0);
         if (joins)
             return gather_from(first, open, work,
-                               [&](std::uint32_t rows) { return open.word.try_claim(rows, capacity_); });
+                               [&](std::uint32_t rows) { return open.word.try_claim(rows, room_for(rows, open)); });
         // What has been gathered, and what was there before, goes first.
         if (!work.gathered.empty()) return;
         if (published > 0 && !Backlog::goes_before(*first, open.batch->opened_ns())) return;
@@ -438,9 +505,10 @@ class Dispatcher {
         slot.word.open_sealed();
         work.rows = 0;
         gather_from(first, slot, work, [&](std::uint32_t rows) {
-            return work.rows + rows <= capacity_ ? std::exchange(work.rows, work.rows + rows) : ClaimWord::kNone;
+            return work.rows + rows <= room_for(rows, slot) ? std::exchange(work.rows, work.rows + rows)
+                                                            : ClaimWord::kNone;
         });
-        work.reason = work.rows == capacity_ ? LaneStats::full : LaneStats::idle;
+        work.reason = work.rows >= room(slot) ? LaneStats::full : LaneStats::idle;
     }
     // `first` and those behind it that have its key, as many as fit. `rows_of` hands the rows out.
     template <class RowsOf>
@@ -518,8 +586,7 @@ class Dispatcher {
     Request* next_live(Accepts accepts) {
         ++since_sweep_;
         for (;;) {
-            Request* const request =
-                backlog_.find([&](const Request& each) { return !each.waits() || accepts(each); });
+            Request* const request = backlog_.find([&](const Request& each) { return !each.waits() || accepts(each); });
             if (request == nullptr || request->waits()) return request;
             give_up(request);
         }
@@ -532,8 +599,8 @@ class Dispatcher {
     // True when there were any.
     bool expire_due(std::int64_t until_ns) {
         bool any = false;
-        for (Request* first = backlog_.first_deadline();
-             first != nullptr && first->terms().deadline_ns <= until_ns; first = backlog_.first_deadline()) {
+        for (Request* first = backlog_.first_deadline(); first != nullptr && first->terms().deadline_ns <= until_ns;
+             first = backlog_.first_deadline()) {
             // Counted before it is told. Taken by a lane it is not: that is under the lock, and out of the backlog.
             expired_.add(1);
             if (!first->expire()) expired_.add(UINT64_MAX);  // less one: it was given up before
@@ -575,9 +642,11 @@ class Dispatcher {
         const bool is_blocked = carried_ != nullptr || !backlog_.empty();
         // Rows that nobody has written yet are waited for only when somebody else is held up by them.
         if (work.gathered.empty() && slot.word.published() == 0 && !is_blocked) return Taken::nothing;
-        const bool may_grow = slot.word.approx_claimed() < capacity_ && !is_blocked && work.gathered.empty();
-        if (options_.max_queue_delay_ns > 0 && may_grow && !flush) {
-            const std::int64_t due = slot.batch->opened_ns() + options_.max_queue_delay_ns;
+        const std::uint32_t full = room(slot);
+        const std::int64_t delay_ns = max_queue_delay_ns();
+        const bool may_grow = slot.word.approx_claimed() < full && !is_blocked && work.gathered.empty();
+        if (delay_ns > 0 && may_grow && !flush) {
+            const std::int64_t due = slot.batch->opened_ns() + delay_ns;
             if (now_ns() < due) {
                 until = platform::Clock::time_point(std::chrono::nanoseconds(due));
                 return Taken::hold;
@@ -586,9 +655,7 @@ class Dispatcher {
         OVENGINE_FAILPOINT("Dispatcher::take, before seal");
         work.slot = &slot;
         work.rows = slot.word.seal();
-        work.reason = work.rows == capacity_            ? LaneStats::full
-                      : options_.max_queue_delay_ns > 0 ? LaneStats::delay
-                                                        : LaneStats::idle;
+        work.reason = work.rows >= full ? LaneStats::full : delay_ns > 0 ? LaneStats::delay : LaneStats::idle;
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
         open_.store(open_next(), std::memory_order_seq_cst);
         return Taken::work;
@@ -597,7 +664,7 @@ class Dispatcher {
     bool take_chunk(Work& work) {
         if (jobs_.empty()) return false;
         work.job = jobs_.front();
-        work.chunk = work.job->next_chunk();
+        work.chunk = work.job->next_chunk(max_batch_rows());
         work.reason = LaneStats::bulk;
         if (work.job->all_handed_out()) {
             jobs_.pop_front();
@@ -614,11 +681,14 @@ class Dispatcher {
     }
 
     const RowLayout layout_;
-    const std::uint32_t capacity_;
-    const Options options_;
+    std::atomic<std::uint32_t> capacity_;  // written under the lock
 
-    // Read by every claim; written once per batch.
+    // Read by every claim; written once per batch, and the limits when somebody changes them.
     alignas(platform::kNoSharing) std::atomic<Slot*> open_{nullptr};
+    std::atomic<std::uint32_t> max_batch_rows_;
+    std::atomic<std::int64_t> max_queue_delay_ns_;
+    std::atomic<std::uint32_t> max_queue_size_;
+    std::atomic<std::uint32_t> limits_epoch_{0};
     // Requests in the ring (or about to be, or carried).
     alignas(platform::kNoSharing) std::atomic<std::int64_t> waiting_{0};
     // Of these: requests with terms; those that the forecast knows (with terms, or in the backlog).
@@ -644,6 +714,7 @@ class Dispatcher {
     std::atomic<std::size_t> job_count_{0};
     std::vector<std::unique_ptr<Slot>> slots_;
     std::vector<std::unique_ptr<Batch>> batches_;
+    std::size_t outgrown_slots_ = 0, outgrown_batches_ = 0;
     FreeList<Slot> free_slots_;
     FreeList<Batch> free_batches_;
 };

@@ -21,12 +21,12 @@ namespace ovengine {
 class Job final : public Completion {
   public:
     // Bulk: `rows` rows at `inputs[port]`, contiguous. The memory stays the caller's and has to stay until done().
-    Job(std::vector<std::byte*> inputs, std::uint32_t rows, const ChunkSizes& chunks,
+    Job(std::vector<std::byte*> inputs, std::uint32_t rows, std::shared_ptr<const ChunkSizes> chunks,
         const std::vector<std::size_t>& output_row_bytes)
         : inputs_(std::move(inputs)),
           outputs_(output_row_bytes, rows, Slab::unset),
           rows_(rows),
-          chunks_(&chunks),
+          chunks_(std::move(chunks)),
           left_(rows) {}
 
     // Dynamic: one inference at the shapes given.
@@ -36,16 +36,18 @@ class Job final : public Completion {
     bool is_shaped() const noexcept { return shaped_; }
     std::uint32_t rows() const noexcept { return rows_; }
     // About as many as it will be cut into.
-    std::uint32_t chunks() const noexcept { return chunks_ == nullptr ? 1 : chunks_->count(rows_); }
+    std::uint32_t chunks(std::uint32_t max_batch_rows) const noexcept {
+        return chunks_ == nullptr ? 1 : chunks_->count(rows_, max_batch_rows);
+    }
 
     // The next chunk, under the dispatcher's lock; `count` is 0 when all are handed out.
     struct Chunk {
         std::uint32_t first, count;
     };
-    Chunk next_chunk() noexcept {
+    Chunk next_chunk(std::uint32_t max_batch_rows) noexcept {
         const std::uint32_t first = next_.load(std::memory_order_relaxed);
         const std::uint32_t left = rows_ - first;
-        const std::uint32_t count = chunks_ == nullptr ? left : std::min(left, chunks_->next(left));
+        const std::uint32_t count = chunks_ == nullptr ? left : std::min(left, chunks_->next(left, max_batch_rows));
         next_.store(first + count, std::memory_order_relaxed);
         return {first, count};
     }
@@ -101,8 +103,8 @@ class Job final : public Completion {
     const std::vector<std::byte*> inputs_;
     const Slab outputs_;
     const std::uint32_t rows_;
-    const ChunkSizes* const chunks_ = nullptr;  // null: all at once
-    std::atomic<std::uint32_t> next_{0};        // written under the dispatcher's lock
+    const std::shared_ptr<const ChunkSizes> chunks_;  // null: all at once
+    std::atomic<std::uint32_t> next_{0};              // written under the dispatcher's lock
     std::atomic<std::uint32_t> left_;
     std::atomic<Outcome> outcome_{Outcome::pending};
     std::atomic<bool> completed_{false};

@@ -13,12 +13,12 @@
 #include <thread>
 #include <vector>
 
-#include "cost_table.hpp"
 #include "dispatcher.hpp"
 #include "executor.hpp"
 #include "failpoint.hpp"
 #include "platform/cpu.hpp"
 #include "platform/futex.hpp"
+#include "rungs.hpp"
 #include "slab.hpp"
 #include "stats.hpp"
 
@@ -27,31 +27,36 @@ namespace ovengine {
 // Owned by one thread at a time: the lane's own, or a blocking caller that took it out of IdleLanes.
 class Lane {
   public:
-    // `executors[i]` runs batches of `table.sizes()[i]` rows.
-    Lane(std::uint32_t device, std::vector<std::unique_ptr<Executor>> executors, const CostTable& table,
-         Dispatcher& dispatcher)
-        : device_(device),
-          executors_(std::move(executors)),
-          table_(table),
+    Lane(std::uint32_t index, std::uint32_t device, Rungs rungs, Dispatcher& dispatcher)
+        : index_(index),
+          device_(device),
           dispatcher_(dispatcher),
-          layout_(dispatcher.layout()) {
-        const std::uint32_t capacity = table.capacity();
-        // Small outputs are copied out of the lane's own memory, which stays bound; to bind a batch's would cost more.
-        copies_out_ = layout_.output_bytes() * capacity <= kCopyOutBytes;
-        if (copies_out_)
-            for (const auto size : table.sizes()) outputs_.emplace_back(layout_.outputs, size);
+          layout_(dispatcher.layout()),
+          rungs_(std::move(rungs)) {
+        rungs_.bind_outputs(layout_.outputs, layout_.output_bytes());
     }
 
     std::uint32_t device() const noexcept { return device_; }
     const LaneStats& stats() const noexcept { return stats_; }
+    // When the last inference ended. The owner's.
+    std::int64_t ended_ns() const noexcept { return ended_ns_; }
 
-    // When the batch that it runs will be done, by the cost table; past when it runs none. And how much longer than that
-    // batches took of late, as a factor. Any thread; relaxed, for nothing is read on the strength of it.
+    // Any thread: other rungs, for the lane's owner to take over before it runs anything else.
+    void install(Rungs rungs) {
+        const std::lock_guard lock(next_mutex_);
+        if (next_) rungs.succeed(*next_);
+        next_.emplace(std::move(rungs));
+        has_next_.store(true, std::memory_order_release);  // pairs with run()
+    }
+
+    // When the batch that it runs will be done, by the cost table; past when it runs none. Any thread; relaxed, for
+    // nothing is read on the strength of it.
     std::int64_t busy_until_ns() const noexcept { return busy_until_ns_.load(std::memory_order_relaxed); }
-    double pace() const noexcept { return pace_.load(std::memory_order_relaxed); }
 
     // Runs `work` to its end: every future that it concerns is resolved, and the slot is free again.
     void run(Work& work) {
+        // acquire: pairs with install(). Work that only the new rungs can hold is made after they were installed.
+        if (has_next_.load(std::memory_order_acquire)) take_over();
         if (work.job != nullptr)
             run_chunk(*work.job, work.chunk);
         else
@@ -75,11 +80,22 @@ class Lane {
     static constexpr std::chrono::microseconds kLeaseGrace{10'000};
 
   private:
-    static constexpr std::size_t kCopyOutBytes = std::size_t{32} << 10;
     static constexpr std::size_t kBindBytes = std::size_t{64} << 10;
     // Bindings that are not a slot's: single rows and chunks in the lane's scratch, parts of a slot, callers' memory.
     enum Binding : std::uint32_t { kScratch = 0, kPart = 1, kForeign = 2 };
     static_assert(kForeign < Dispatcher::kFirstSlotId);
+
+    void take_over() {
+        const std::lock_guard lock(next_mutex_);
+        if (next_->ladder().capacity() > rungs_.ladder().capacity()) {
+            scratch_inputs_.reset();
+            scratch_outputs_.reset();
+        }
+        next_->succeed(rungs_);
+        rungs_ = *std::exchange(next_, std::nullopt);
+        rungs_.bind_outputs(layout_.outputs, layout_.output_bytes());
+        has_next_.store(false, std::memory_order_relaxed);  // under the lock
+    }
 
     void run_batch(Work& work) {
         Slot* slot = work.slot;
@@ -99,15 +115,18 @@ class Lane {
         std::uint32_t wanted = 0;
         for (std::uint32_t row = 0; row < work.rows; ++row) wanted += batch.state(row) == RowState::live;
         if (wanted > 0) {
-            busy_until_ns_.store(start_ns + static_cast<std::int64_t>(pace() * table_.run_us(work.rows) * 1e3),
+            busy_until_ns_.store(start_ns + static_cast<std::int64_t>(table().run_us(work.rows) * 1e3),
                                  std::memory_order_relaxed);
             if (foreign != nullptr)
                 run_foreign(work, batch);
+            else if (slot->capacity < table().capacity())
+                run_outgrown(*slot, batch, work.rows);
             else
                 run_steps(*slot, batch, work.rows);
         }
-        const std::int64_t end_ns = now_ns();
-        if (wanted > 0) set_pace(work.rows, end_ns - start_ns);
+        const std::int64_t end_ns = ended_ns_ = now_ns();
+        if (const auto& steps = table().steps(work.rows); steps.size() == 1 && wanted > 0)
+            rungs_.ladder().observe(index_, steps.front(), end_ns - start_ns);
         dispatcher_.give_back(slot);
         if (foreign != nullptr) dispatcher_.give_back_gathered(work);
         // Before anybody is told: from here on close_current() leaves the rows as they are.
@@ -132,8 +151,8 @@ class Lane {
     const Request* foreign_memory(const Work& work) const noexcept {
         if (work.gathered.size() != 1) return nullptr;
         const Request& request = *work.gathered.front().request;
-        const bool whole = request.rows() == work.rows && table_.steps(work.rows).size() == 1 &&
-                           table_.sizes()[table_.steps(work.rows).front()] == work.rows;
+        const bool whole = request.rows() == work.rows && table().steps(work.rows).size() == 1 &&
+                           table().sizes()[table().steps(work.rows).front()] == work.rows;
         return whole && layout_.input_bytes() * work.rows >= kBindBytes ? &request : nullptr;
     }
 
@@ -203,8 +222,8 @@ class Lane {
 
     void run_steps(Slot& slot, Batch& batch, std::uint32_t rows) {
         std::uint32_t first = 0;
-        for (const std::size_t step : table_.steps(rows)) {
-            const std::uint32_t size = table_.sizes()[step];
+        for (const std::size_t step : table().steps(rows)) {
+            const std::uint32_t size = table().sizes()[step];
             const std::uint32_t count = std::min(size, rows - first);
             for (std::size_t port = 0; port < layout_.inputs.size() && count < size; ++port) {
                 const std::size_t bytes = layout_.inputs[port];
@@ -225,21 +244,30 @@ class Lane {
     void run_foreign(Work& work, Batch& batch) {
         std::byte* const* inputs = work.gathered.front().request->sources().data();
         try {
-            infer(table_.steps(work.rows).front(), kForeign, inputs, batch, 0, work.rows);
+            infer(table().steps(work.rows).front(), kForeign, inputs, batch, 0, work.rows);
         } catch (const std::exception& error) {
             rerun_singly(inputs, batch, 0, work.rows, work.rows, error.what());
         }
     }
 
+    // A slot from before the ladder grew has no room for the padding that the new one may want.
+    void run_outgrown(Slot& slot, Batch& batch, std::uint32_t rows) {
+        try {
+            infer_alone(slot.inputs.ports(), batch.outputs(), 0, rows);
+        } catch (const std::exception& error) {
+            rerun_singly(slot.inputs.ports(), batch, 0, rows, rows, error.what());
+        }
+    }
+
     void infer(std::size_t step, std::uint32_t binding, std::byte* const* inputs, Batch& batch, std::uint32_t first,
                std::uint32_t count) {
-        if (!copies_out_) {
-            executors_[step]->infer(binding, inputs, offset_outputs(batch.outputs(), first));
+        if (!rungs_.copies_out()) {
+            rungs_.executor(step).infer(binding, inputs, offset_outputs(batch.outputs(), first));
             return;
         }
-        executors_[step]->infer(binding, inputs, outputs_[step].ports());
+        rungs_.executor(step).infer(binding, inputs, rungs_.outputs(step).ports());
         for (std::size_t port = 0; port < layout_.outputs.size(); ++port)
-            std::memcpy(batch.output(port) + first * layout_.outputs[port], outputs_[step].port(port),
+            std::memcpy(batch.output(port) + first * layout_.outputs[port], rungs_.outputs(step).port(port),
                         count * layout_.outputs[port]);
     }
 
@@ -265,19 +293,19 @@ class Lane {
     // `count` rows at `inputs` through the lane's scratch memory into row `first` of `outputs`.
     void infer_alone(std::byte* const* inputs, std::byte* const* outputs, std::uint32_t first, std::uint32_t count) {
         if (!scratch_inputs_) {
-            scratch_inputs_.emplace(layout_.inputs, table_.capacity());
-            scratch_outputs_.emplace(layout_.outputs, table_.capacity());
+            scratch_inputs_.emplace(layout_.inputs, table().capacity());
+            scratch_outputs_.emplace(layout_.outputs, table().capacity());
         }
         std::uint32_t done = 0;
-        for (const std::size_t step : table_.steps(count)) {
-            const std::uint32_t size = table_.sizes()[step];
+        for (const std::size_t step : table().steps(count)) {
+            const std::uint32_t size = table().sizes()[step];
             const std::uint32_t part = std::min(size, count - done);
             for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
                 const std::size_t bytes = layout_.inputs[port];
                 std::memcpy(scratch_inputs_->port(port), inputs[port] + done * bytes, part * bytes);
                 std::memset(scratch_inputs_->port(port) + part * bytes, 0, (size - part) * bytes);
             }
-            executors_[step]->infer(kScratch, scratch_inputs_->ports(), scratch_outputs_->ports());
+            rungs_.executor(step).infer(kScratch, scratch_inputs_->ports(), scratch_outputs_->ports());
             for (std::size_t port = 0; port < layout_.outputs.size(); ++port) {
                 const std::size_t bytes = layout_.outputs[port];
                 std::memcpy(outputs[port] + (first + done) * bytes, scratch_outputs_->port(port), part * bytes);
@@ -291,13 +319,14 @@ class Lane {
         const std::int64_t start_ns = now_ns();
         if (!job.stopped()) try {
                 if (job.is_shaped())
-                    job.shaped_outputs() = executors_.front()->infer_shaped(job.shaped_inputs());
+                    job.shaped_outputs() = rungs_.executor(0).infer_shaped(job.shaped_inputs());
                 else
                     run_rows(job, chunk);
             } catch (const std::exception& error) {
                 job.fail(error.what());
             }
-        stats_.inference_ns.add(static_cast<std::uint64_t>(now_ns() - start_ns));
+        ended_ns_ = now_ns();
+        stats_.inference_ns.add(static_cast<std::uint64_t>(ended_ns_ - start_ns));
         stats_.rows.add(chunk.count);
         stats_.batches.add(1);
         stats_.reasons[LaneStats::bulk].add(1);
@@ -312,24 +341,17 @@ class Lane {
     }
 
     void run_rows(Job& job, Job::Chunk chunk) {
-        const auto& steps = table_.steps(chunk.count);
+        const auto& steps = table().steps(chunk.count);
         std::vector<std::byte*> inputs, outputs;
         for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
             inputs.push_back(job.input(port) + chunk.first * layout_.inputs[port]);
         for (std::size_t port = 0; port < layout_.outputs.size(); ++port)
             outputs.push_back(job.output(port) + chunk.first * layout_.outputs[port]);
-        const bool whole = steps.size() == 1 && table_.sizes()[steps.front()] == chunk.count;
+        const bool whole = steps.size() == 1 && table().sizes()[steps.front()] == chunk.count;
         if (whole && layout_.input_bytes() * chunk.count >= kBindBytes)
-            executors_[steps.front()]->infer(kForeign, inputs.data(), outputs.data());
+            rungs_.executor(steps.front()).infer(kForeign, inputs.data(), outputs.data());
         else
             infer_alone(inputs.data(), outputs.data(), 0, chunk.count);
-    }
-
-    void set_pace(std::uint32_t rows, std::int64_t took_ns) noexcept {
-        const double expected_ns = table_.run_us(rows) * 1e3;
-        if (expected_ns <= 0) return;  // not measured
-        const double pace = std::clamp(static_cast<double>(took_ns) / expected_ns, 0.1, 10.0);
-        pace_.store(0.875 * pace_.load(std::memory_order_relaxed) + 0.125 * pace, std::memory_order_relaxed);
     }
 
     void record(const Batch& batch, const Work& work, std::int64_t start_ns, std::int64_t end_ns) noexcept {
@@ -363,22 +385,24 @@ class Lane {
         return into.data();
     }
 
-    const std::uint32_t device_;
-    const std::vector<std::unique_ptr<Executor>> executors_;
-    const CostTable& table_;
+    const CostTable& table() const noexcept { return rungs_.costs(); }
+
+    const std::uint32_t index_, device_;
     Dispatcher& dispatcher_;
     const RowLayout& layout_;
-    bool copies_out_ = false;
-    std::vector<Slab> outputs_;  // per ladder size, when copying out
+    Rungs rungs_;
+    std::mutex next_mutex_;
+    std::optional<Rungs> next_;
+    std::atomic<bool> has_next_{false};
     std::optional<Slab> scratch_inputs_, scratch_outputs_;
     std::vector<std::byte*> input_pointers_, output_pointers_;
     std::mutex current_mutex_;  // of the lane's owner and close(): free but for that
     Job* current_job_ = nullptr;
     Batch* current_ = nullptr;
     std::uint32_t current_rows_ = 0;
+    std::int64_t ended_ns_ = 0;
     LaneStats stats_;
     std::atomic<std::int64_t> busy_until_ns_{0};
-    std::atomic<double> pace_{1};
 };
 
 }  // namespace ovengine

@@ -5,7 +5,9 @@
 
 #include <csignal>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -15,12 +17,12 @@
 #include <utility>
 #include <vector>
 
-#include "cost_table.hpp"
 #include "deadline_keeper.hpp"
 #include "dispatcher.hpp"
 #include "failpoint.hpp"
 #include "idle_lanes.hpp"
 #include "job.hpp"
+#include "ladder.hpp"
 #include "lane.hpp"
 #include "policy.hpp"
 
@@ -50,17 +52,17 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         Dispatcher::Options queue;
     };
 
-    ModelCore(RowLayout layout, CostTable table, std::vector<LaneConfig> lanes, Options options)
-        : table_(std::move(table)),
-          chunk_sizes_(table_, static_cast<std::uint32_t>(lanes.size())),
-          dispatcher_(std::move(layout), table_.capacity(), options.queue) {
+    ModelCore(RowLayout layout, CostTable costs, std::vector<LaneConfig> lanes, Options options)
+        : ladder_(std::make_shared<const Ladder>(std::move(costs), lanes.size())),
+          dispatcher_(std::move(layout), ladder_->capacity(), options.queue) {
         if (lanes.empty() || lanes.size() > IdleLanes::kMaxLanes)
             throw std::invalid_argument("a model runs on 1 to 64 lanes");
         for (auto& lane : lanes)
-            lanes_.push_back(std::make_unique<LaneThread>(lane.device, std::move(lane.executors), table_, dispatcher_));
+            lanes_.push_back(std::make_unique<LaneThread>(static_cast<std::uint32_t>(lanes_.size()), lane.device,
+                                                          Rungs(ladder_, std::move(lane.executors)), dispatcher_));
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
-        wake_rows_ = static_cast<std::uint32_t>(std::min(1e6, kWakeUs / std::max(1e-3, table_.row_us())));
-        dispatcher_.set_shortest_run_ns(static_cast<std::int64_t>(table_.run_us(1) * 1e3));
+        wake_rows_.store(ladder_->wake_rows(), std::memory_order_relaxed);
+        set_shortest_run();
         policy_ = std::make_unique<PriorityPolicy>();
     }
 
@@ -78,16 +80,56 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             std::thread([self = shared_from_this(), i] { self->run_lane(i); }).detach();
     }
 
+    // Other sizes, while requests run: `lanes[i]` has lane i's executors by size, null for a size that it has already.
+    // The largest is no smaller than before.
+    void install(CostTable costs, std::vector<std::vector<std::unique_ptr<Executor>>> lanes) {
+        const std::lock_guard lock(ladder_mutex_);
+        if (lanes.size() != lanes_.size() || costs.capacity() < ladder_->capacity())
+            throw std::invalid_argument("a new ladder is for the same lanes, and reaches as far as the old one");
+        put_up(std::make_shared<const Ladder>(std::move(costs), lanes_.size()), std::move(lanes));
+        dispatcher_.grow(ladder_->capacity());
+    }
+    // The same sizes at the cost that was seen meanwhile, if that has changed.
+    void refine() {
+        const std::lock_guard lock(ladder_mutex_);
+        auto better = ladder_->refined();
+        if (better != nullptr)
+            put_up(std::move(better), std::vector<std::vector<std::unique_ptr<Executor>>>(lanes_.size()));
+    }
+    // Of one inference at each size, microseconds, as it is known now.
+    std::vector<std::pair<std::uint32_t, double>> costs() const {
+        std::vector<std::pair<std::uint32_t, double>> result;
+        const auto known = ladder();
+        for (std::size_t i = 0; i < known->costs().sizes().size(); ++i)
+            result.emplace_back(known->costs().sizes()[i], known->costs().cost_us(i));
+        return result;
+    }
+
     const RowLayout& layout() const noexcept { return dispatcher_.layout(); }
-    std::uint32_t capacity() const noexcept { return table_.capacity(); }
+    std::uint32_t capacity() const noexcept { return dispatcher_.capacity(); }
     std::size_t lane_count() const noexcept { return lanes_.size(); }
     std::uint64_t policy_faults() const noexcept { return policy_->faults(); }
+
+    // --- Limits, while requests run; see Dispatcher. ---
+
+    std::uint32_t max_batch_rows() const noexcept { return dispatcher_.max_batch_rows(); }
+    std::size_t ring_capacity() const noexcept { return dispatcher_.ring_capacity(); }
+    void set_max_batch_rows(std::uint32_t rows) noexcept {
+        dispatcher_.set_max_batch_rows(rows);
+        wake_all();
+    }
+    void set_max_queue_delay_ns(std::int64_t delay_ns) noexcept {
+        dispatcher_.set_max_queue_delay_ns(delay_ns);
+        wake_all();
+    }
+    void set_max_queue_size(std::uint32_t size) noexcept { dispatcher_.set_max_queue_size(size); }
+
     bool closing() const noexcept { return closing_.load(std::memory_order_seq_cst); }
 
     // Of requests that share what there is with other groups; for this model.
     std::shared_ptr<Group> make_group(std::string name) const { return std::make_shared<Group>(std::move(name)); }
 
-    // --- One request of up to capacity() rows: begin, write to destination(), publish (or abandon). ---
+    // --- One request of up to max_batch_rows() rows: begin, write to destination(), publish (or abandon). ---
 
     // On `ok` the caller owns the rows' memory until publish() or abandon(). `full`: max_queue_size is reached, or the
     // ring is full; nothing was taken.
@@ -146,7 +188,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             if (!wake) return Admission::ok;
             const std::uint32_t pending = dispatcher_.approx_pending_rows(slot);
             // A held batch needs a lane twice: when its clock starts and when it is full.
-            if (!dispatcher_.holds_batches() || first || pending >= capacity()) notify(pending);
+            if (!dispatcher_.holds_batches() || first || pending >= std::min(slot.capacity, max_batch_rows()))
+                notify(pending);
             return Admission::ok;
         }
         ticket.request->begin(ticket.rows, now_ns());
@@ -218,7 +261,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     Admission submit_rows(std::vector<std::byte*> inputs, std::uint32_t rows, Ticket& ticket, const Terms& terms = {}) {
         // Before memory is made for the outputs.
         if (const Admission admission = admit(rows, terms); admission != Admission::ok) return admission;
-        return submit_job(new Job(std::move(inputs), rows, chunk_sizes_, layout().outputs), ticket, terms);
+        return submit_job(new Job(std::move(inputs), rows, chunk_sizes(), layout().outputs), ticket, terms);
     }
     Admission submit_shaped(std::vector<ShapedInput> inputs, Ticket& ticket, const Terms& terms = {}) {
         if (const Admission admission = admit(1, terms); admission != Admission::ok) return admission;
@@ -402,24 +445,18 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     }
 
     // When a request that is queued now has its result, by the cost table and by what waits.
-    std::int64_t expected_end_ns(std::uint32_t rows, const Terms& terms) const noexcept {
+    std::int64_t expected_end_ns(std::uint32_t rows, const Terms& terms) const {
         const std::int64_t now = now_ns();
         const std::uint64_t ahead = dispatcher_.rows_ahead(terms, rows, now);
-        const std::uint64_t full_batches = (ahead + rows - 1) / capacity();
-        const auto last = static_cast<std::uint32_t>(ahead + rows - full_batches * capacity());
-        double pace = 1;
-        std::int64_t free_ns = now;
-        // Of an idle model the best is expected: or a model that was slow once would never be asked again.
-        if (ahead > 0 || idle_.load() == 0) {
-            free_ns = Terms::kNoDeadline;
-            for (const auto& each : lanes_) {
-                pace = std::max(pace, each->lane.pace());
-                free_ns = std::min(free_ns, std::max(now, each->lane.busy_until_ns()));
-            }
-        }
+        const auto known = ladder();
+        const std::uint32_t full = std::min(known->capacity(), max_batch_rows());
+        const std::uint64_t full_batches = (ahead + rows - 1) / full;
+        const auto last = static_cast<std::uint32_t>(ahead + rows - full_batches * full);
+        std::int64_t free_ns = idle_.load() != 0 ? now : Terms::kNoDeadline;
+        for (const auto& each : lanes_) free_ns = std::min(free_ns, std::max(now, each->lane.busy_until_ns()));
         const double parallel = static_cast<double>(full_batches) / static_cast<double>(lanes_.size());
-        const double us = parallel * table_.run_us(capacity()) + table_.run_us(last);
-        return free_ns + static_cast<std::int64_t>(pace * us * 1e3);
+        const double us = parallel * known->costs().run_us(full) + known->costs().run_us(last);
+        return free_ns + static_cast<std::int64_t>(us * 1e3);
     }
 
     // One thread of a model that is given deadlines.
@@ -440,8 +477,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         });
     }
 
-    // Waking a thread takes about this long: a lane that is busy for less is back sooner than another one is awake.
-    static constexpr double kWakeUs = 30.0;
+    // How often the cost of batches is looked at again.
+    static constexpr std::chrono::nanoseconds kRefineInterval{1'000'000'000};
     // How long close() waits for an inference that does not come back.
     static constexpr std::chrono::milliseconds kExitGrace{2000};
 
@@ -454,6 +491,26 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         alignas(platform::kNoSharing) std::atomic<std::uint32_t> signal{0};
     };
 
+    std::shared_ptr<const Ladder> ladder() const {
+        const std::lock_guard lock(ladder_mutex_);
+        return ladder_;
+    }
+    std::shared_ptr<const ChunkSizes> chunk_sizes() const {
+        auto known = ladder();
+        const ChunkSizes* const chunks = &known->chunks();
+        return {std::move(known), chunks};
+    }
+    // Under ladder_mutex_.
+    void put_up(std::shared_ptr<const Ladder> next, std::vector<std::vector<std::unique_ptr<Executor>>> executors) {
+        for (std::size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->lane.install(Rungs(next, std::move(executors[i])));
+        wake_rows_.store(next->wake_rows(), std::memory_order_relaxed);
+        ladder_ = std::move(next);
+        set_shortest_run();
+    }
+    void set_shortest_run() noexcept {
+        dispatcher_.set_shortest_run_ns(static_cast<std::int64_t>(ladder_->costs().run_us(1) * 1e3));
+    }
+
     // Signals are for the application's own threads.
     static void block_signals() noexcept {
         sigset_t all;
@@ -464,11 +521,17 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     void run_lane(std::uint32_t index) {
         block_signals();
         LaneThread& lane = *lanes_[index];
+        std::int64_t refine_at_ns = now_ns() + kRefineInterval.count();
         for (;;) {
             platform::Clock::time_point until;
+            const std::uint32_t limits = dispatcher_.limits_epoch();
             const auto taken = dispatcher_.take(lane.work, until, closing());
             if (taken == Dispatcher::Taken::work) {
                 lane.lane.run(lane.work);
+                if (lane.lane.ended_ns() >= refine_at_ns) {
+                    refine_at_ns = lane.lane.ended_ns() + kRefineInterval.count();
+                    refine();
+                }
                 continue;
             }
             if (taken == Dispatcher::Taken::nothing && stopping_.load(std::memory_order_seq_cst)) break;
@@ -477,7 +540,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             idle_.put(index);
             OVENGINE_FAILPOINT("ModelCore::run_lane, put");
             if ((dispatcher_.has_work(holding) || stopping_.load(std::memory_order_seq_cst) ||
-                 (holding && closing())) &&
+                 (holding && (closing() || dispatcher_.limits_epoch() != limits))) &&
                 idle_.try_take(index)) {
                 platform::relax();
                 continue;
@@ -513,7 +576,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // again before it parks, so rows are never left behind.
     void notify(std::uint32_t pending_rows) noexcept {
         for (std::uint64_t idle = idle_.load(); idle != 0; idle = idle_.load()) {
-            if (idle != all_lanes_ && pending_rows < wake_rows_) return;
+            if (idle != all_lanes_ && pending_rows < wake_rows_.load(std::memory_order_relaxed)) return;
             const std::uint32_t lane = choose(idle, pending_rows);
             if (idle_.try_take(lane)) return signal(lane);
         }
@@ -544,7 +607,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     }
     bool add(Job* job) {
         // A job is work for as many lanes as it has chunks.
-        const std::uint32_t chunks = job->chunks();
+        const std::uint32_t chunks = job->chunks(max_batch_rows());
         if (!dispatcher_.try_add(job)) return false;
         if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
         for (std::uint32_t i = 0; i < std::min<std::uint32_t>(chunks, static_cast<std::uint32_t>(lanes_.size())); ++i)
@@ -585,13 +648,13 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         return total;
     }
 
-    const CostTable table_;
-    const ChunkSizes chunk_sizes_;
+    mutable std::mutex ladder_mutex_;
+    std::shared_ptr<const Ladder> ladder_;
     Dispatcher dispatcher_;
     std::vector<std::unique_ptr<LaneThread>> lanes_;
     std::unique_ptr<Policy> policy_;
     std::uint64_t all_lanes_ = 0;
-    std::uint32_t wake_rows_ = 1;
+    std::atomic<std::uint32_t> wake_rows_{1};  // relaxed: a hint
     IdleLanes idle_;
     DeadlineKeeper keeper_;
     std::once_flag keeper_started_;

@@ -14,10 +14,10 @@ namespace ovengine {
 // freed before their model, so a claimer that looks at a slot a moment too late finds it closed, or open for the next
 // batch, but never gone.
 struct Slot {
-    Slot(std::uint32_t index, const std::vector<std::size_t>& input_row_bytes, std::uint32_t capacity)
-        : id(index), inputs(input_row_bytes, capacity) {}
+    Slot(std::uint32_t index, const std::vector<std::size_t>& input_row_bytes, std::uint32_t rows)
+        : id(index), capacity(rows), inputs(input_row_bytes, rows) {}
 
-    const std::uint32_t id;
+    const std::uint32_t id, capacity;
     ClaimWord word;
     // Changed only while the word is closed and nobody has rows claimed.
     Batch* batch = nullptr;

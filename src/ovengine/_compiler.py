@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ovengine._batch_axis import with_batch
 from ovengine._core import Compiled, Graph, Runtime
@@ -17,6 +17,11 @@ PRECISION = "INFERENCE_PRECISION_HINT"
 # Lanes that are measured together: enough to meet on a shared cache, without a compilation for each of many cores.
 MEASURED_LANES = 4
 LONG_SECONDS = 0.1
+
+# Of each lane: its device, and its compiled models by batch size.
+Lanes = list[tuple[str, dict[int, Compiled]]]
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 class Compiler:
@@ -35,6 +40,8 @@ class Compiler:
         self._graphs: dict[int, Graph] = {}
         self._compiled: dict[tuple[int, int, int | None], Compiled] = {}
         self._seconds: dict[int | None, float] = {}
+        # Called before each step that takes long; may raise to end it all.
+        self.between_steps: Callable[[], None] = lambda: None
 
     @property
     def is_blob(self) -> bool:
@@ -63,19 +70,20 @@ class Compiler:
 
     def measure_again(self, rows: int | None) -> float:
         """The same, measured once more: the least of all measurements."""
+        self.between_steps()
         lanes = range(min(self.devices[0].lanes, MEASURED_LANES))
-        with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-            compiled = list(pool.map(lambda lane: self.compiled(rows, 0, lane), lanes))
-            # What takes long does not vary much: a warm-up and one run of it have to do.
-            min_runs = 1 if self._seconds.get(1, 0.0) * (rows or 1) > LONG_SECONDS else 3
-            # A figure that is asked for again matters: it gets longer.
-            limit = 0.1 if rows in self._seconds else 0.05
-            seconds = list(pool.map(lambda one: one.measure(min_runs=min_runs, max_seconds=limit), compiled))
+        compiled = at_once(lambda lane: self.compiled(rows, 0, lane), lanes)
+        # What takes long does not vary much: a warm-up and one run of it have to do.
+        min_runs = 1 if self._seconds.get(1, 0.0) * (rows or 1) > LONG_SECONDS else 3
+        # A figure that is asked for again matters: it gets longer.
+        limit = 0.1 if rows in self._seconds else 0.05
+        seconds = at_once(lambda one: one.measure(min_runs=min_runs, max_seconds=limit), compiled)
         self._seconds[rows] = min(sum(seconds) / len(seconds), self._seconds.get(rows, math.inf))
         return self._seconds[rows]
 
     def in_f32(self, rows: int) -> Compiled:
         """For comparing results rather than for speed: in f32 where the device can do so."""
+        self.between_steps()
         plan = self.devices[0]
         if (0, 0, rows) in self._compiled and self.precision() == "f32":
             return self.compiled(rows)
@@ -92,8 +100,9 @@ class Compiler:
         except Exception:  # a device may lack the property; the plan then just does not show it
             return "unknown"
 
-    def lanes(self, ladder: Sequence[int | None]) -> list[tuple[str, dict[int, Compiled]]]:
+    def lanes(self, ladder: Sequence[int | None]) -> Lanes:
         """What NativeModel takes: for each lane its device and its compiled models by batch size."""
+        self.between_steps()
         places = [(d, lane) for d, plan in enumerate(self.devices) for lane in range(plan.lanes)]
         missing = [
             (d, lane, rows)
@@ -102,11 +111,8 @@ class Compiler:
             if (d, lane, rows) not in self._compiled and not (lane and self.devices[d].shared)
         ]
         # OpenVINO compiles on one thread for the most part, and without the GIL.
-        with ThreadPoolExecutor(max_workers=max(1, len(places))) as pool:
-            for (d, lane, rows), compiled in zip(
-                missing, pool.map(lambda key: self._compile(key[2], self.devices[key[0]]), missing), strict=True
-            ):
-                self._compiled[d, lane, rows] = compiled
+        compiled = at_once(lambda key: self._compile(key[2], self.devices[key[0]]), missing, threads=len(places))
+        self._compiled.update(zip(missing, compiled, strict=True))
         return [
             (self.devices[d].device, {rows or 1: self.compiled(rows, d, lane) for rows in ladder}) for d, lane in places
         ]
@@ -144,6 +150,37 @@ class Compiler:
                     reason = str(error).strip().splitlines()[-1]
                     raise PropertyError(f"{plan.device} refuses {name}={plan.properties[name]!r}: {reason}") from error
             raise
+
+
+def at_once(function: Callable[[Item], Value], items: Iterable[Item], threads: int = MEASURED_LANES) -> list[Value]:
+    """`[function(item) for item in items]`, on up to `threads` threads. The first error is raised when all have ended.
+
+    concurrent.futures will not do: at the interpreter's exit it refuses work from a thread that is at it still.
+    """
+    pending = list(enumerate(items))
+    results: dict[int, Value] = {}
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not errors:
+            try:
+                index, item = pending.pop()
+            except IndexError:
+                return  # another thread has the last one
+            try:
+                results[index] = function(item)
+            except BaseException as error:
+                errors.append(error)
+
+    helpers = [threading.Thread(target=work) for _ in range(min(threads, len(pending)) - 1)]
+    for helper in helpers:
+        helper.start()
+    work()
+    for helper in helpers:
+        helper.join()
+    if errors:
+        raise errors[0]
+    return [results[index] for index in range(len(results))]
 
 
 def _succeeds(compile_with: Callable[[Mapping[str, Any]], Compiled], properties: Mapping[str, Any]) -> bool:

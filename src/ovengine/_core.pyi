@@ -117,7 +117,7 @@ class NativeModel:
         policy: object,
         max_queue_size: int | None = None,
         max_queue_delay_us: int = 0,
-        queue_full_action: Literal["reject", "block"] | None = None,
+        queue_full_action: str | None = None,
     ) -> None:
         """Start the lanes.
 
@@ -130,8 +130,15 @@ class NativeModel:
         policy: the name of a built-in kind (`priority`, `round_robin`), or a PyCapsule
             named `ovengine.policy` around a `struct ovengine_policy`.
         max_queue_size: requests that may wait behind the slots; None: as many as the core has room for.
-        queue_full_action: raise QueueFull, or let the caller wait; None rejects where a max_queue_size is given.
+        queue_full_action: `reject` (QueueFull) or `block` (the caller waits); None rejects where a max_queue_size is
+            given.
         """
+    def install(self, *, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], cost_us: Mapping[int, float]) -> None:
+        """Another ladder, while requests run. The same lanes, each with the compiled models of the sizes that it does
+        not have yet; the largest size no smaller than before."""
+    def wait_ready(self, timeout: float | None = None) -> bool: ...
+    def costs(self) -> dict[int, float]:
+        """Microseconds of one inference by batch size, as the core knows them now: measured, then observed."""
     def __call__(self, inputs: Inputs) -> Result: ...
     def infer(
         self,
@@ -189,6 +196,11 @@ class NativeModel:
         group: Hashable | None = None,
     ) -> Result: ...
     def lease(self, rows: int = 1) -> Lease: ...
+    @property
+    def ring_capacity(self) -> int:
+        """Requests that can wait at all, whatever `max_queue_size` says."""
+    def set_limits(self, *, max_batch_size: int, max_queue_size: int | None, max_queue_delay_us: int) -> None:
+        """All limits, while requests run. `max_batch_size`: 1 to the largest size of the ladder."""
     @property
     def closed(self) -> bool: ...
     def close(self, timeout: float | None = None) -> bool:

@@ -1,6 +1,7 @@
 """One `load`, from the source to a running model: plugins are asked, checked, and replaced where they fail.
 
-The order: loader, shapes, device selector, batch axis, batcher, trial of the batch axis, scheduler policy, lanes.
+The order: loader, shapes, device selector, batch axis, scheduler policy, lanes. The model then serves, a row at a time;
+batcher, trial of the batch axis and larger sizes follow behind it, see `_preparation`.
 """
 
 from __future__ import annotations
@@ -8,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ovengine import _batch_axis
-from ovengine._compiler import Compiler
+from ovengine._compiler import Compiler, Lanes
 from ovengine._core import Graph, Port, Runtime
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
 from ovengine.errors import (
     ConfigError,
+    EngineClosed,
     InferenceError,
     InputError,
     ModelError,
@@ -48,18 +52,29 @@ TRIAL_ROWS = 4
 MOST_TRIAL_ROWS = 16
 
 
+class _Unmeasured(BaseException):
+    """A batcher asks for a measurement at a moment when there is no time for it. No business of a batcher's."""
+
+
 class Planner:
     """The state of one `load`: what is shared, what the caller asked for, and what was decided so far."""
 
     def __init__(
-        self, plugins: Plugins, runtime: Runtime, devices: Sequence[str], cpu_budget: int, options: LoadOptions
+        self,
+        plugins: Plugins,
+        runtime: Runtime,
+        devices: Sequence[str],
+        cpu_budget: int,
+        options: LoadOptions,
+        turn: threading.Lock,
     ) -> None:
         self.plugins = plugins
         self.runtime = runtime
         self.available_devices = tuple(devices)
         self.cpu_budget = cpu_budget
         self.options = options
-        self.decisions: list[Decision] = []
+        self.turn = turn
+        self.decisions = [Decision(*note) for note in options.notes]
 
     def load(
         self,
@@ -84,10 +99,20 @@ class Planner:
         if isinstance(model, Blob):
             compiled = compiler.compiled(None)
             axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs)
-            batch = BatchPlan(max_queue_delay_us=self.options.max_queue_delay_us or 0)
         else:
-            axis, batch = self.plan_batches(sizes, compiler, model, _batch_axis.examine(model))
-        return self.start(compiler, axis, batch, policy, name or default_name(source, model))
+            axis = self.confirm_single(compiler, _batch_axis.examine(model))
+        name = name or default_name(source, model)
+        if not axis.batchable:
+            self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+            return self.start(compiler, axis, self._unbatched(), policy, name)
+        assert isinstance(model, Graph)
+        made_for_one = axis.mode == "rows"
+        axis = replace(axis, mode="rows")
+        batch = self._ask_batcher(sizes, compiler, model, axis, measures=False)
+        if batch is not None and batch.ladder == (1,):
+            self.decide("batcher", sizes.name, batch.why)
+            return self.start(compiler, axis, batch, policy, name)
+        return self.start_and_prepare(compiler, axis, sizes, policy, name, model, batch, proven=not made_for_one)
 
     def decide(self, what: str, choice: str, why: str) -> None:
         """Write a decision down for the plan."""
@@ -170,6 +195,7 @@ class Planner:
             device=self.options.device,
             hint=self.options.hint,
             config=self.options.config,
+            num_requests=self.options.num_requests,
             graph=graph,
             available_devices=self.available_devices,
             cpu_budget=self.cpu_budget,
@@ -206,29 +232,45 @@ class Planner:
 
     # -- batches ------------------------------------------------------------------------------------------------------
 
-    def plan_batches(
-        self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis
-    ) -> tuple[BatchAxis, BatchPlan]:
-        """Batch sizes that pay and are right, and the mode in which requests then run."""
-        delay_us = self.options.max_queue_delay_us or 0
+    def confirm_single(self, compiler: Compiler, axis: BatchAxis) -> BatchAxis:
+        """Whether requests may run row by row, which they will until larger sizes are ready."""
+        if not axis.batchable:
+            return axis
         try:
-            if axis.batchable:
-                compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
+            compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
         except InferenceError as error:
-            axis = replace(axis, batchable=False, why=str(error))
-        if axis.batchable:
-            batch = self._ask_batcher(batcher, compiler, graph, axis)
-            # One row at a time is right for a model made for one row; for any other it needs the trial, too.
-            made_for_one = axis.mode == "rows"
-            problem = None if made_for_one and batch.ladder == (1,) else self._trial(compiler, batch.ladder)
-            if problem is None:
-                self.decide("batcher", batcher.name, batch.why)
-                return replace(axis, mode="rows"), batch
-            axis = replace(axis, batchable=False, why=problem)
-        self.decide("batcher", "none", f"rows are not put together: {axis.why}")
-        return axis, BatchPlan(max_queue_delay_us=delay_us)
+            return replace(axis, batchable=False, why=str(error))
+        # One row at a time is right for a model made for one row; for any other it needs the trial, too.
+        problem = None if axis.mode == "rows" else self._trial(compiler, ())
+        return axis if problem is None else replace(axis, batchable=False, why=problem)
 
-    def _ask_batcher(self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis) -> BatchPlan:
+    def plan_batches(
+        self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None, proven: bool
+    ) -> tuple[BatchAxis, BatchPlan]:
+        """Batch sizes that pay and are right."""
+        batch = batch or self._ask_batcher(batcher, compiler, graph, axis)
+        assert batch is not None
+        problem = None if proven or batch.ladder == (1,) else self._trial(compiler, batch.ladder)
+        if problem is None:
+            self.decide("batcher", batcher.name, batch.why)
+            return axis, batch
+        axis = replace(axis, batchable=False, why=problem)
+        self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+        return axis, self._unbatched()
+
+    def _unbatched(self) -> BatchPlan:
+        return BatchPlan(max_queue_delay_us=self.options.max_queue_delay_us or 0)
+
+    def _ask_batcher(
+        self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, measures: bool = True
+    ) -> BatchPlan | None:
+        """Its plan; None when it wants something measured and `measures` is off."""
+
+        def only_single(rows: int) -> float:
+            if rows != 1:
+                raise _Unmeasured
+            return compiler.measure(rows)
+
         context = BatchContext(
             graph=graph,
             devices=compiler.devices,
@@ -239,11 +281,14 @@ class Planner:
             constant_bytes=graph.constant_bytes,
             compiled_copies=sum(plan.compiled_copies for plan in compiler.devices),
             memory_budget_bytes=int(available_memory_bytes() * MEMORY_SHARE),
-            measure=compiler.measure,
-            measure_again=compiler.measure_again,
+            measure=compiler.measure if measures else only_single,
+            measure_again=compiler.measure_again if measures else only_single,
+            batch_sizes=self.options.batch_sizes,
         )
         try:
-            return self._checked_batch(batcher.plan(context), compiler)
+            return self._checked_batch(batcher.plan(context), context.measure)
+        except _Unmeasured:
+            return None
         except ConfigError:
             raise  # of the caller's making
         except Exception as error:  # whatever a plugin may raise or return
@@ -251,7 +296,7 @@ class Planner:
             none: Batcher = self.plugins.get("batcher", "none")
             return replace(none.plan(context), why=f"batcher {batcher.name!r} failed")
 
-    def _checked_batch(self, batch: object, compiler: Compiler) -> BatchPlan:
+    def _checked_batch(self, batch: object, measure: Callable[[int], float]) -> BatchPlan:
         if not isinstance(batch, BatchPlan):
             raise PluginError(f"plan returned {type(batch).__name__}, not a BatchPlan")
         ladder = batch.ladder
@@ -263,7 +308,7 @@ class Planner:
             raise PluginError(f"plan returned the ladder {ladder!r}, over max_batch_size={limit}")
         if not isinstance(batch.max_queue_delay_us, int) or batch.max_queue_delay_us < 0:
             raise PluginError(f"plan returned max_queue_delay_us={batch.max_queue_delay_us!r}")
-        cost_us = {size: float(batch.cost_us.get(size) or compiler.measure(size) * 1e6) for size in ladder}
+        cost_us = {size: float(batch.cost_us.get(size) or measure(size) * 1e6) for size in ladder}
         for size, cost in cost_us.items():
             if not (math.isfinite(cost) and cost > 0):
                 raise PluginError(f"plan returned a cost of {cost} us for {size} rows")
@@ -288,11 +333,63 @@ class Planner:
             # Zeros may be no input for this model; its cost then stays unknown, and matters little at one size.
             with contextlib.suppress(InferenceError):
                 batch = replace(batch, cost_us={1: compiler.measure(None if as_it_is else 1) * 1e6})
+        policy, native = self._native_policy(policy)
+        plan = self.plan(compiler, lanes, axis, batch, policy, name)
+        if not isinstance(native, str):
+            try:
+                return Model.start(plan, lanes, native)
+            except Exception as error:  # the core refuses the capsule: its name, version or size
+                policy = self._fall_back(policy, error)
+                plan = replace(plan, scheduler=policy.name)
+        return Model.start(plan, lanes, policy.native)
+
+    def start_and_prepare(
+        self,
+        compiler: Compiler,
+        axis: BatchAxis,
+        batcher: Batcher,
+        policy: SchedulerPolicy,
+        name: str,
+        graph: Graph,
+        batch: BatchPlan | None,
+        proven: bool,
+    ) -> Model:
+        """Serve a row at a time, and go on behind it."""
+        known = list(self.decisions)
+        self.decide("batcher", batcher.name, "larger batches are being measured and compiled")
+        model = self.start(compiler, axis, self._unbatched(), policy, name)
+        self.decisions = known
+        draft, preparation = model.plan, model._preparation
+        # The thread must not keep a model alive that nobody uses any more.
+        unused = EngineClosed(f"model {name!r} is gone")
+        reference = weakref.ref(model, lambda _: preparation.stop(unused))
+
+        def work() -> None:
+            compiler.between_steps = preparation.check
+            final_axis, final = self.plan_batches(batcher, compiler, graph, axis, batch, proven)
+            lanes = compiler.lanes(final.ladder)
+            running = reference()
+            if running is not None:
+                plan = self.plan(compiler, lanes, final_axis, final, policy, name)
+                running._grow(draft, plan, lanes)
+
+        preparation.start(work, self.turn)
+        return model
+
+    def plan(
+        self,
+        compiler: Compiler,
+        lanes: Lanes,
+        axis: BatchAxis,
+        batch: BatchPlan,
+        policy: SchedulerPolicy,
+        name: str,
+    ) -> Plan:
+        """What was decided so far, in one value."""
         example = next(iter(lanes[0][1].values()))
         inputs = _tensors(example.inputs, axis.mode)
         outputs = _tensors(example.outputs, axis.mode)
-        policy, native = self._native_policy(policy)
-        plan = Plan(
+        return Plan(
             name=name,
             inputs=inputs,
             outputs=outputs,
@@ -304,15 +401,9 @@ class Planner:
             precision=tuple(compiler.precision(index) for index in range(len(compiler.devices))),
             memory_bytes=_memory_bytes(compiler, batch, (*inputs, *outputs)),
             max_queue_size=self.options.max_queue_size,
+            queue_full_action=self.options.queue_full_action,
             decisions=(Decision("batch axis", axis.mode, axis.why), *self.decisions),
         )
-        if not isinstance(native, str):
-            try:
-                return Model.start(plan, lanes, native)
-            except Exception as error:  # the core refuses the capsule: its name, version or size
-                policy = self._fall_back(policy, error)
-                plan = replace(plan, scheduler=policy.name)
-        return Model.start(plan, lanes, policy.native)
 
     def _native_policy(self, policy: SchedulerPolicy) -> tuple[SchedulerPolicy, object]:
         try:

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ovengine import _spellings
 from ovengine.errors import ConfigError, PropertyError
 
 if TYPE_CHECKING:
     from ovengine._core import Runtime
 
-__all__ = ["Hint", "LoadOptions", "Shapes", "available_cpus", "check_properties", "close_matches"]
+__all__ = ["Hint", "LoadOptions", "Shapes", "available_cpus", "check_integer", "check_properties", "close_matches"]
 
 Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
 
@@ -26,6 +27,10 @@ QUEUE_FULL_ACTIONS = ("reject", "block")
 CORE_PROPERTIES = frozenset(
     {"CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP", "FORCE_TBB_TERMINATE", "CACHE_ENCRYPTION_CALLBACKS", "LOG_LEVEL"}
 )
+
+MOST_QUEUE_DELAY_US = 3_600_000_000
+# The ring of waiting requests has memory for all of them.
+MOST_QUEUE_SIZE = 1 << 24
 
 
 class Hint(str, enum.Enum):
@@ -49,42 +54,134 @@ class Hint(str, enum.Enum):
 class LoadOptions:
     """The arguments of `load`, checked and normalised.
 
-    `config["PERFORMANCE_HINT"]` is taken out of `config` and wins over `hint`, as it would in OpenVINO.
+    OpenVINO's own spellings are understood, and become the arguments that mean the same: `device="BATCH:CPU(16)"`, and
+    in `config` AUTO_BATCH_TIMEOUT, ALLOW_AUTO_BATCHING and PERFORMANCE_HINT_NUM_REQUESTS. One that contradicts an
+    argument is a ConfigError. PERFORMANCE_HINT is taken out of `config` and wins over `hint`, as it would in OpenVINO.
+    Values of `config` may be objects of `openvino.properties`. `max_queue_size=0` is None, as in Triton.
+
+    num_requests: PERFORMANCE_HINT_NUM_REQUESTS: requests that are in flight at once; batches and lanes are no more.
+    notes: decisions that the spellings brought: about what, what, and which spelling.
     """
 
     device: str = "AUTO"
     hint: Hint = Hint.THROUGHPUT
     config: Mapping[str, Any] = field(default_factory=dict)
+    batcher: str | None = None
+    batch_sizes: Sequence[int] | None = None
     max_batch_size: int | None = None
     max_queue_delay_us: int | None = None
     max_queue_size: int | None = None
     queue_full_action: str | None = None
     shapes: Shapes | None = None
+    num_requests: int | None = field(default=None, init=False)
+    notes: tuple[tuple[str, str, str], ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not self.device.strip():
             raise ConfigError(f"device must be a name such as 'AUTO' or 'CPU', not {self.device!r}")
-        config = dict(self.config or {})
-        for name in config:
+        config = {}
+        for name, value in dict(self.config or {}).items():
             if not isinstance(name, str):
                 raise PropertyError(f"names of OpenVINO properties are strings, not {name!r}")
-        hint = Hint.parse(config.pop("PERFORMANCE_HINT", self.hint))
-        object.__setattr__(self, "hint", hint)
-        object.__setattr__(self, "config", MappingProxyType(config))
-        _check_integer("max_batch_size", self.max_batch_size, 1)
-        _check_integer("max_queue_delay_us", self.max_queue_delay_us, 0)
-        _check_integer("max_queue_size", self.max_queue_size, 0)
+            config[str(name)] = _spellings.plain(value)
+        self._set("hint", Hint.parse(config.pop("PERFORMANCE_HINT", self.hint)))
+        check_integer("max_batch_size", self.max_batch_size, 1)
+        check_integer("max_queue_delay_us", self.max_queue_delay_us, 0, MOST_QUEUE_DELAY_US)
+        check_integer("max_queue_size", self.max_queue_size, 0, MOST_QUEUE_SIZE)
+        self._set("max_queue_size", self.max_queue_size or None)
+        self._take_queue_full_action()
+        self._take_batch_sizes()
+        self._take_batch_device()
+        self._take_auto_batching(config)
+        self._take_num_requests(config)
+        self._set("config", MappingProxyType(config))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _agree(self, name: str, value: object, spelling: str) -> None:
+        """`spelling` means that the argument `name` is `value`, which it may have been given as, too."""
+        given = getattr(self, name)
+        if given is not None and given != value:
+            also = next((f"{other} means" for what, _, other in self.notes if what == name), "given is")
+            raise ConfigError(f"{spelling} means {name}={value!r}, but {also} {name}={given!r}; drop one of the two")
+        self._set(name, value)
+        self._set("notes", (*self.notes, (name, str(value), spelling)))
+
+    def _take_queue_full_action(self) -> None:
         action = self.queue_full_action
-        if action is not None and (not isinstance(action, str) or action.lower() not in QUEUE_FULL_ACTIONS):
-            choices = ", ".join(repr(choice) for choice in QUEUE_FULL_ACTIONS)
-            raise ConfigError(f"queue_full_action must be None or one of {choices}, not {action!r}")
+        if action is None:
+            return
+        if not isinstance(action, str) or action.lower() not in QUEUE_FULL_ACTIONS:
+            choices = " or ".join(repr(choice) for choice in QUEUE_FULL_ACTIONS)
+            raise ConfigError(f"queue_full_action must be None, {choices}, not {action!r}")
+        self._set("queue_full_action", action.lower())
+
+    def _take_batch_sizes(self) -> None:
+        if self.batch_sizes is None:
+            return
+        sizes = list(self.batch_sizes) if isinstance(self.batch_sizes, Iterable) else [self.batch_sizes]
+        for size in sizes:
+            check_integer("each of batch_sizes", size if size is not None else "None", 1)
+        if not sizes:
+            raise ConfigError("batch_sizes must have at least one size")
+        if self.max_batch_size not in (None, max(sizes)):
+            raise ConfigError(
+                f"max_batch_size={self.max_batch_size} is not the largest of batch_sizes={sizes}; "
+                "give batch_sizes alone, with the largest among them"
+            )
+        self._set("batch_sizes", tuple(sorted(set(sizes))))
+        self._agree("batcher", "fixed", f"batch_sizes={sizes}")
+        self._agree("max_batch_size", max(sizes), f"batch_sizes={sizes}")
+
+    def _take_batch_device(self) -> None:
+        batch = _spellings.batch_device(self.device)
+        if batch is None:
+            return
+        spelling = self.device.strip()
+        if self.batcher == "none":
+            raise ConfigError(f"device={spelling!r} asks for batches, and batcher='none' for none; drop one")
+        device, rows = batch
+        self._set("device", device)
+        if rows is None:
+            self._set("batcher", self.batcher or "adaptive")
+        else:
+            self._agree("max_batch_size", rows, spelling)
+            self._set("batcher", self.batcher or "fixed")
+        self._set("notes", (*self.notes, ("batcher", str(self.batcher), spelling)))
+
+    def _take_auto_batching(self, config: dict[str, Any]) -> None:
+        if (timeout_ms := config.pop("AUTO_BATCH_TIMEOUT", None)) is not None:
+            timeout_ms = _spellings.integer("AUTO_BATCH_TIMEOUT", timeout_ms, 0)
+            check_integer("AUTO_BATCH_TIMEOUT", timeout_ms, 0, MOST_QUEUE_DELAY_US // 1000)
+            self._agree("max_queue_delay_us", timeout_ms * 1000, f"AUTO_BATCH_TIMEOUT={timeout_ms}")
+        allowed = config.pop("ALLOW_AUTO_BATCHING", None)
+        if allowed is not None and not _spellings.boolean("ALLOW_AUTO_BATCHING", allowed):
+            self._agree("batcher", "none", "ALLOW_AUTO_BATCHING=NO")
+
+    def _take_num_requests(self, config: dict[str, Any]) -> None:
+        if "PERFORMANCE_HINT_NUM_REQUESTS" not in config:
+            return
+        count = _spellings.integer("PERFORMANCE_HINT_NUM_REQUESTS", config["PERFORMANCE_HINT_NUM_REQUESTS"], 0)
+        config["PERFORMANCE_HINT_NUM_REQUESTS"] = count  # devices know it, too
+        if count == 0:  # OpenVINO's default: not known
+            return
+        self._set("num_requests", count)
+        # It is a hint: sizes that are listed one by one stand, as NUM_STREAMS does.
+        if self.batch_sizes is None and (self.max_batch_size is None or self.max_batch_size > count):
+            self._set("max_batch_size", count)
+            spelling = f"PERFORMANCE_HINT_NUM_REQUESTS={count}"
+            self._set("notes", (*self.notes, ("max_batch_size", str(count), spelling)))
 
 
-def _check_integer(name: str, value: object, least: int) -> None:
+def check_integer(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise ConfigError for what is neither None nor an integer within the bounds."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name} must be None or an integer of at least {least}, not {value!r}")
+    if most is not None and value > most:
+        raise ConfigError(f"{name} must be at most {most}, not {value!r}")
 
 
 def check_properties(config: Mapping[str, Any], devices: Iterable[str], runtime: Runtime) -> None:

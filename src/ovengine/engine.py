@@ -13,6 +13,7 @@ from typing import Any
 
 from ovengine._core import Runtime
 from ovengine._planner import Planner
+from ovengine._preparation import Preparation
 from ovengine.config import Hint, LoadOptions, Shapes, available_cpus
 from ovengine.errors import ConfigError, EngineClosed, ForkedError, UnknownDeviceError
 from ovengine.model import Model
@@ -51,6 +52,7 @@ class Engine:
         self._cpu_budget = cpu_budget
         self._runtime: Runtime | None = None
         self._lock = threading.RLock()
+        self._turn = threading.Lock()  # of preparing models
         self._models: weakref.WeakSet[Model] = weakref.WeakSet()
         self._closed = False
         self._forked = False
@@ -109,6 +111,7 @@ class Engine:
         device_selector: str | None = None,
         batcher: str | None = None,
         scheduler: str | None = None,
+        batch_sizes: Sequence[int] | None = None,
         max_batch_size: int | None = None,
         max_queue_delay_us: int | None = None,
         max_queue_size: int | None = None,
@@ -118,16 +121,22 @@ class Engine:
     ) -> Model:
         """Load a model and start its lanes.
 
+        The model serves at once, a row at a time; larger batch sizes are measured and compiled behind it
+        (`Model.wait_ready` waits for them).
+
         Args:
             source: a path (IR `.xml`, `.onnx`, `.blob`, or whatever else OpenVINO reads), an `openvino.Model`, or
                 the bytes of an ONNX model or of a blob.
-            device: an OpenVINO device, several (`CPU,GPU`), or `AUTO`, `AUTO:GPU,CPU`, `AUTO:-GPU`.
+            device: an OpenVINO device, several (`CPU,GPU`), or `AUTO`, `AUTO:GPU,CPU`, `AUTO:-GPU`; also
+                `BATCH:CPU(16)`, which is CPU with the batcher `fixed` and `max_batch_size=16`.
             hint: `latency`, `throughput` or `cumulative_throughput`, in any case.
-            config: OpenVINO properties by their own names.
+            config: OpenVINO properties by their own names, those for batching included (`docs/coming-from.md`).
             loader: model loader by name; None for the first that takes the source.
             device_selector: by name; None for `auto`.
             batcher: by name; None for `adaptive`.
             scheduler: scheduler policy by name; None for `priority`.
+            batch_sizes: the ladder, size by size, instead of choosing one; Triton's preferred_batch_size,
+                TensorFlow Serving's allowed_batch_sizes.
             max_batch_size: largest batch in rows.
             max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
             max_queue_size: requests that may wait, of all groups; None for as many as the core has room for (16384).
@@ -141,7 +150,7 @@ class Engine:
             ModelNotFoundError, ModelError: the source is missing, or not a model that OpenVINO takes.
             UnknownDeviceError, UnknownPluginError: no such device or plugin; the text lists the choices.
             PropertyError: an OpenVINO property is unknown, read-only or refused.
-            ConfigError: another argument is out of range.
+            ConfigError: another argument is out of range, or two contradict each other.
             EngineClosed, ForkedError: the engine is closed, or belongs to the parent process.
         """
         self._check_usable()
@@ -149,18 +158,20 @@ class Engine:
             device=device,
             hint=Hint.parse(hint),
             config=config or {},
+            batcher=batcher,
+            batch_sizes=batch_sizes,
             max_batch_size=max_batch_size,
             max_queue_delay_us=max_queue_delay_us,
             max_queue_size=max_queue_size,
             queue_full_action=queue_full_action,
             shapes=shapes,
         )
-        planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options)
+        planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options, self._turn)
         model = planner.load(
             source,
             loader=loader,
             device_selector=device_selector or "auto",
-            batcher=batcher or "adaptive",
+            batcher=options.batcher or "adaptive",
             scheduler=scheduler or "priority",
             name=name,
         )
@@ -255,6 +266,7 @@ def load(
     device_selector: str | None = None,
     batcher: str | None = None,
     scheduler: str | None = None,
+    batch_sizes: Sequence[int] | None = None,
     max_batch_size: int | None = None,
     max_queue_delay_us: int | None = None,
     max_queue_size: int | None = None,
@@ -272,6 +284,7 @@ def load(
         device_selector=device_selector,
         batcher=batcher,
         scheduler=scheduler,
+        batch_sizes=batch_sizes,
         max_batch_size=max_batch_size,
         max_queue_delay_us=max_queue_delay_us,
         max_queue_size=max_queue_size,
@@ -286,6 +299,7 @@ def _close_all() -> None:
     for engine in list(_engines):
         if not engine._forked:
             engine.close(0)
+    Preparation.join_all()
 
 
 def _after_fork_in_child() -> None:

@@ -87,8 +87,7 @@ class PluginError(OvengineError, RuntimeError):
 
 
 class InputError(OvengineError, ValueError):
-    """Inputs that do not fit the model (names, count, rank, shape, unequal numbers of rows), or an argument of a
-    request that is out of range."""
+    """Inputs that do not fit the model (names, count, rank, shape, unequal rows), or an argument out of range."""
 
 
 class InputTypeError(OvengineError, TypeError):

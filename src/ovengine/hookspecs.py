@@ -103,6 +103,7 @@ class DeviceContext:
     graph: the model; None when it comes from a blob.
     available_devices: those that OpenVINO lists and this engine may use.
     cpu_budget: CPUs that all lanes together may keep busy.
+    num_requests: requests that the caller keeps in flight (PERFORMANCE_HINT_NUM_REQUESTS); None where not known.
     """
 
     device: str
@@ -112,6 +113,7 @@ class DeviceContext:
     available_devices: tuple[str, ...]
     cpu_budget: int
     runtime: Runtime
+    num_requests: int | None = None
 
 
 @runtime_checkable
@@ -142,6 +144,7 @@ class BatchContext:
         the compiled model is kept and used if the size ends up in the ladder). Raises ModelError when the model
         refuses the size. Measured once: later calls give the same figure.
     measure_again: the same, measured once more: the least of all measurements. For figures that decide.
+    batch_sizes: the ladder, where the caller has given it.
     """
 
     graph: Graph
@@ -155,6 +158,7 @@ class BatchContext:
     memory_budget_bytes: int
     measure: Callable[[int], float]
     measure_again: Callable[[int], float]
+    batch_sizes: Sequence[int] | None = None
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import (
@@ -10,17 +11,21 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Hashable,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
 
 from ovengine._core import Compiled, Future, Inputs, NativeModel, Result
-from ovengine.errors import ConfigError, QueueFull
+from ovengine._limits import UNCHANGED, Unchanged, changed_limits
+from ovengine._preparation import Preparation
+from ovengine.errors import ConfigError, EngineClosed, QueueFull
 from ovengine.plan import Plan, TensorInfo
 
 __all__ = ["LaneStats", "Model", "ModelStats", "Percentiles"]
@@ -30,6 +35,8 @@ WINDOW_BATCHES = 4
 LEAST_WINDOW = 16
 # How soon `map` tries again when others fill the queue.
 RETRY_SECONDS = 0.0005
+
+Submit = Callable[[Inputs], Future]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,8 @@ class Model(NativeModel):
     """
 
     _plan: Plan
+    _preparation: Preparation
+    _limits_lock: threading.Lock  # of the plan and the core's limits together
     _on_close: Callable[[Model], None] | None = None
 
     @classmethod
@@ -110,9 +119,50 @@ class Model(NativeModel):
             policy=policy,
             max_queue_size=plan.max_queue_size,
             max_queue_delay_us=plan.batch.max_queue_delay_us,
+            queue_full_action=plan.queue_full_action,
         )
         model._plan = plan
+        model._preparation = Preparation(plan.name)
+        model._limits_lock = threading.Lock()
         return model
+
+    def _grow(self, draft: Plan, plan: Plan, lanes: Sequence[tuple[str, Mapping[int, Compiled]]]) -> None:
+        """Go on with a plan that has other batch sizes; `lanes` as for `start`. What was `set` since `draft` stays."""
+        known = draft.ladder
+        if plan.ladder != known:
+            missing = [(device, {n: one for n, one in sizes.items() if n not in known}) for device, sizes in lanes]
+            self.install(lanes=missing, cost_us={size: plan.batch.cost_us[size] for size in plan.ladder})
+        with self._limits_lock:
+            now = self._plan
+            delay_us = now.batch.max_queue_delay_us
+            if delay_us == draft.batch.max_queue_delay_us:
+                delay_us = plan.batch.max_queue_delay_us
+            self._put_in_force(
+                replace(
+                    plan,
+                    batch=replace(plan.batch, max_queue_delay_us=delay_us),
+                    scheduler=now.scheduler,
+                    max_batch_size=now.max_batch_size,
+                    max_queue_size=now.max_queue_size,
+                )
+            )
+
+    def _put_in_force(self, plan: Plan) -> None:
+        """Its limits. Under the lock."""
+        self.set_limits(
+            max_batch_size=plan.most_rows,
+            max_queue_size=plan.max_queue_size,
+            max_queue_delay_us=plan.batch.max_queue_delay_us,
+        )
+        self._plan = plan
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Wait until all batch sizes of the plan are compiled and in use, for up to `timeout` seconds.
+
+        A model serves from the moment that `load` returns, at first a row at a time. Returns False when the time is
+        over. Raises EngineClosed when the model was closed before.
+        """
+        return self._preparation.wait(timeout)
 
     @property
     def name(self) -> str:
@@ -131,8 +181,42 @@ class Model(NativeModel):
 
     @property
     def plan(self) -> Plan:
-        """What was decided at load time, and why. Print it."""
+        """What was decided, and why, with the limits that are in force now. Print it.
+
+        A new one takes its place when larger batches are ready, or limits are `set`.
+        """
         return self._plan
+
+    def set(
+        self,
+        *,
+        max_queue_delay_us: int | Unchanged = UNCHANGED,
+        max_batch_size: int | Unchanged | None = UNCHANGED,
+        max_queue_size: int | Unchanged | None = UNCHANGED,
+    ) -> None:
+        """Change limits while requests run. What is not given stays as it is; `plan` shows what is in force.
+
+        Requests that were accepted before keep their place and their rows: a lower limit holds for later ones.
+
+        Args:
+            max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds; 0 never waits.
+                A batch that is being held goes by the new delay.
+            max_batch_size: rows of a batch at most, up to the largest size of the ladder, which None stands for.
+            max_queue_size: requests that may wait, QueueFull beyond; None lets callers wait for room. No more than
+                16384, or what was given to `load` if that was more.
+
+        Raises:
+            ConfigError: a limit is out of range; none is changed then.
+            EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
+        """
+        with self._limits_lock:
+            # Larger batches may be on their way.
+            largest = self._plan.ladder[-1] if self._preparation.done else None
+            self._put_in_force(
+                changed_limits(
+                    self._plan, max_queue_delay_us, max_batch_size, max_queue_size, largest, self.ring_capacity
+                )
+            )
 
     def stats(self) -> ModelStats:
         """A snapshot of the counters; may be called at any time, also after `close`."""
@@ -151,19 +235,32 @@ class Model(NativeModel):
             rejections=MappingProxyType(raw["rejections"]),
         )
 
-    def map(self, iterable: Iterable[Inputs], *, window: int | None = None, ordered: bool = True) -> Iterator[Result]:
+    def map(
+        self,
+        iterable: Iterable[Inputs],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
+        priority: int | None = None,
+        group: Hashable | None = None,
+    ) -> Iterator[Result]:
         """Run every item, lazily: at most `window` requests are in flight.
 
         Args:
             iterable: inputs as `submit` takes them; read from only as results are taken.
             window: requests in flight; by default enough to keep all lanes busy with requests of one row.
             ordered: yield in the order of the items, otherwise as they complete.
+            priority: of each request, as for `submit`.
+            group: of all requests, as for `submit`.
 
         The first error (of the iterable, or of a request) ends the iteration; what is in flight is then cancelled,
         as it is when the iterator is closed early.
         """
         limit = self._window(window)
-        return self._map_in_order(iterable, limit) if ordered else self._map_as_completed(iterable, limit)
+        submit = partial(self.submit, priority=priority, group=group)
+        if ordered:
+            return self._map_in_order(iterable, limit, submit)
+        return self._map_as_completed(iterable, limit, submit)
 
     def amap(
         self,
@@ -171,20 +268,30 @@ class Model(NativeModel):
         *,
         window: int | None = None,
         ordered: bool = True,
+        priority: int | None = None,
+        group: Hashable | None = None,
     ) -> AsyncIterator[Result]:
         """Like `map`, for `async for`. Results are yielded as they come, also while the next item is awaited."""
-        return _AsyncMap(self, self._window(window), ordered).run(iterable)
+        submit = partial(self.ainfer, priority=priority, group=group)
+        return _AsyncMap(submit, self._window(window), ordered).run(iterable)
 
     def close(self, timeout: float | None = None) -> bool:
         """Finish what is pending, for up to `timeout` seconds (None: as long as it takes), and stop the lanes.
 
         What is still pending then gets EngineClosed. Safe to call twice. Returns whether all requests were served.
         """
+        self._preparation.stop(EngineClosed(f"model {self.name!r} was closed before all batch sizes were ready"))
         served = super().close(timeout)
         notify, self._on_close = self._on_close, None
         if notify is not None:
             notify(self)
         return served
+
+    def mark_forked(self) -> None:
+        """In a forked child: every call says so from now on."""
+        self._limits_lock = threading.Lock()  # another thread of the parent may have held it
+        self._preparation = Preparation(self.name)
+        super().mark_forked()
 
     def __enter__(self) -> Model:
         return self
@@ -203,25 +310,25 @@ class Model(NativeModel):
 
     def _window(self, window: int | None) -> int:
         if window is None:
-            return max(LEAST_WINDOW, WINDOW_BATCHES * len(self._plan.lanes) * self._plan.ladder[-1])
+            return max(LEAST_WINDOW, WINDOW_BATCHES * len(self._plan.lanes) * self._plan.most_rows)
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ConfigError(f"window must be None or an integer of at least 1, not {window!r}")
         return window
 
-    def _map_in_order(self, iterable: Iterable[Inputs], window: int) -> Iterator[Result]:
+    def _map_in_order(self, iterable: Iterable[Inputs], window: int, submit: Submit) -> Iterator[Result]:
         pending: deque[Future] = deque()
         try:
             for inputs in iterable:
                 while pending and (len(pending) >= window or pending[0].done()):
                     yield pending.popleft().result()
-                pending.append(self._submit_when_room(inputs, pending))
+                pending.append(_submit_when_room(submit, inputs, pending))
             while pending:
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
 
-    def _map_as_completed(self, iterable: Iterable[Inputs], window: int) -> Iterator[Result]:
+    def _map_as_completed(self, iterable: Iterable[Inputs], window: int, submit: Submit) -> Iterator[Result]:
         pending: dict[Future, None] = {}
         completed: queue.SimpleQueue[Future] = queue.SimpleQueue()
         try:
@@ -230,7 +337,7 @@ class Model(NativeModel):
                     future = completed.get()
                     del pending[future]
                     yield future.result()
-                future = self._submit_when_room(inputs, pending)
+                future = _submit_when_room(submit, inputs, pending)
                 pending[future] = None
                 future._add_callback(completed.put)
             while pending:
@@ -241,17 +348,18 @@ class Model(NativeModel):
             for future in pending:
                 future.cancel()
 
-    def _submit_when_room(self, inputs: Inputs, pending: Iterable[Future]) -> Future:
-        while True:
-            try:
-                return self.submit(inputs)
-            except QueueFull:
-                # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
-                unfinished = next((future for future in pending if not future.done()), None)
-                if unfinished is None:
-                    time.sleep(RETRY_SECONDS)
-                else:
-                    unfinished.exception()
+
+def _submit_when_room(submit: Submit, inputs: Inputs, pending: Iterable[Future]) -> Future:
+    while True:
+        try:
+            return submit(inputs)
+        except QueueFull:
+            # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
+            unfinished = next((future for future in pending if not future.done()), None)
+            if unfinished is None:
+                time.sleep(RETRY_SECONDS)
+            else:
+                unfinished.exception()
 
 
 def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any]:
@@ -262,8 +370,8 @@ def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], An
 class _AsyncMap:
     """One `amap`: its requests in flight."""
 
-    def __init__(self, model: Model, window: int, ordered: bool) -> None:
-        self._model = model
+    def __init__(self, submit: Submit, window: int, ordered: bool) -> None:
+        self._submit = submit
         self._window = window
         self._ordered = ordered
         self._pending: deque[Future] = deque()
@@ -340,7 +448,7 @@ class _AsyncMap:
 
         while True:
             try:
-                return self._model.ainfer(inputs)
+                return self._submit(inputs)
             except QueueFull:
                 unfinished = [future for future in self._pending if not future.done()]
                 if unfinished:

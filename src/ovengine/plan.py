@@ -132,11 +132,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that was decided for one loaded model.
+    """Everything that was decided for one loaded model, and the limits that are in force.
+
+    `model.set` replaces the plan by one with other limits; everything else stays as it was when the model was loaded.
 
     precision: INFERENCE_PRECISION_HINT in effect, per device in the order of `devices`.
     memory_bytes: estimate of what the compiled models and their tensors hold: each copy of the weights, and inputs
         and outputs of the largest batch per lane. Work buffers of the device are not counted.
+    max_batch_size: rows of a batch at most; None for the largest size of the ladder.
     """
 
     name: str
@@ -150,13 +153,19 @@ class Plan:
     precision: tuple[str, ...]
     memory_bytes: int
     max_queue_size: int | None
-    queue_full_action: Literal["reject", "block"]
     decisions: tuple[Decision, ...]
+    max_batch_size: int | None = None
+    queue_full_action: str | None = None
 
     @property
     def ladder(self) -> tuple[int, ...]:
         """Compiled batch sizes, ascending."""
         return self.batch.ladder
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of a batch at most."""
+        return self.max_batch_size or self.ladder[-1]
 
     @property
     def lanes(self) -> tuple[LanePlan, ...]:
@@ -209,9 +218,13 @@ def _ladder_lines(batch: BatchPlan) -> list[str]:
 
 
 def _queue_line(plan: Plan) -> str:
-    size = "as many as the core has room for" if plan.max_queue_size is None else f"at most {plan.max_queue_size}"
-    more = "more are rejected" if plan.queue_full_action == "reject" else "callers wait for room"
-    return f"{size} requests wait, {more}, a partial batch is held for {plan.batch.max_queue_delay_us} us"
+    limit = plan.max_queue_size
+    if limit is None:
+        size = "requests are rejected when full" if plan.queue_full_action == "reject" else "callers wait when full"
+    else:
+        size = f"at most {limit} requests wait{', callers when full' if plan.queue_full_action == 'block' else ''}"
+    rows = "" if plan.max_batch_size is None else f", a batch has at most {plan.max_batch_size} rows"
+    return f"{size}{rows}, a partial batch is held for {plan.batch.max_queue_delay_us} us"
 
 
 def _columns(rows: Iterable[Sequence[str]]) -> list[str]:

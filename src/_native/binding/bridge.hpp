@@ -88,9 +88,11 @@ class Builder {
     std::uint32_t max_queue_size = 0;
     std::int64_t max_queue_delay_ns = 0;
 
+    // Null where install() is to keep the executor that the lane has for this size.
     void add_lane(std::uint32_t device, const std::vector<std::shared_ptr<CompiledModel>>& ladder) {
         ModelCore::LaneConfig lane{device, {}};
-        for (const auto& compiled : ladder) lane.executors.push_back(compiled->make_executor());
+        for (const auto& compiled : ladder)
+            lane.executors.push_back(compiled == nullptr ? nullptr : compiled->make_executor());
         lanes_.push_back(std::move(lane));
     }
     void set_policy(const std::string& kind) { kind_ = kind; }
@@ -110,6 +112,13 @@ class Builder {
         else if (kind_ == "round_robin")
             core->set_policy(std::make_unique<RoundRobinPolicy>());
         return core;
+    }
+
+    // Instead of build(): the sizes and lanes become those of a core that runs.
+    void install(ModelCore& core) {
+        std::vector<std::vector<std::unique_ptr<Executor>>> lanes;
+        for (auto& lane : lanes_) lanes.push_back(std::move(lane.executors));
+        core.install(CostTable(sizes, cost_us), std::move(lanes));
     }
 
   private:

@@ -49,11 +49,12 @@ cdef class NativeModel:
     cdef tuple _outputs
     cdef dict _output_index
     cdef int _mode
-    cdef uint32_t _capacity
+    cdef uint32_t _max_batch_size  # rows of a batch at most: what has more is a job
     cdef PortSpec _only_input     # where there is one: the fast way in
     cdef tuple _devices
     cdef uint32_t _max_queue_size
     cdef bint _rejects            # requests for which there is no room, instead of letting their callers wait
+    cdef str _queue_full_action
     cdef dict _groups             # by what users call them
     cdef Py_ssize_t _most_groups
     cdef double _slowest_s        # measured time of one inference of the largest size
@@ -64,9 +65,7 @@ cdef class NativeModel:
     def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
                  max_queue_size=None, max_queue_delay_us=0, queue_full_action=None):
         cdef Builder builder
-        cdef vector[shared_ptr[CompiledModel]] ladder
         cdef PortSpec spec
-        cdef Compiled compiled
         self.name = name
         self._mode = _MODES[mode]
         self._inputs = tuple([PortSpec(*port, self._mode) for port in inputs])
@@ -79,28 +78,52 @@ cdef class NativeModel:
         if self._mode != DYNAMIC:
             builder.input_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._inputs]
             builder.output_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._outputs]
-        sizes = sorted(cost_us)
-        builder.sizes = sizes
-        builder.cost_us = [float(cost_us[size]) for size in sizes]
-        self._slowest_s = max(builder.cost_us) * 1e-6
-        builder.max_queue_size = self._max_queue_size = max_queue_size or 0
-        self._rejects = queue_full_action == "reject" or queue_full_action is None and self._max_queue_size != 0
+        self._queue_full_action = queue_full_action
+        self._set_queue(max_queue_size)
+        builder.max_queue_size = self._max_queue_size
         self._groups = {}
         self._most_groups = MOST_IDLE_GROUPS
         builder.max_queue_delay_ns = <int64_t>(max_queue_delay_us) * 1000
         self._devices = tuple(dict.fromkeys([device for device, _ in lanes]))
-        for device, by_size in lanes:
-            ladder.clear()
-            for size in sizes:
-                compiled = by_size[size]
-                ladder.push_back(compiled.native)
-            builder.add_lane(self._devices.index(device), ladder)
+        self._set_ladder(&builder, cost_us, lanes)
         self._set_policy(&builder, policy)
         with nogil:
             self.core = builder.build()
-        self._capacity = self.core.get().capacity()
+        self._max_batch_size = self.core.get().capacity()
         self.core.get().start()
         _models.add(self)
+
+    cdef _set_ladder(self, Builder* builder, object cost_us, object lanes):
+        cdef vector[shared_ptr[CompiledModel]] ladder
+        cdef Compiled compiled
+        builder.sizes = sorted(cost_us)
+        for size in builder.sizes:
+            builder.cost_us.push_back(cost_us[size])
+        self._slowest_s = max(builder.cost_us) * 1e-6
+        for device, by_size in lanes:
+            ladder.clear()
+            for size in builder.sizes:
+                compiled = by_size.get(size)
+                ladder.push_back(shared_ptr[CompiledModel]() if compiled is None else compiled.native)
+            builder.add_lane(self._devices.index(device), ladder)
+
+    def install(self, *, lanes, cost_us):
+        cdef Builder builder
+        self._set_ladder(&builder, cost_us, lanes)
+        with nogil:
+            builder.install(self.core.get()[0])
+        self._max_batch_size = self.core.get().max_batch_rows()
+
+    def wait_ready(self, timeout=None):
+        return True
+
+    def costs(self):
+        return dict(self.core.get().costs())
+
+    cdef _set_queue(self, max_queue_size):
+        self._max_queue_size = max_queue_size or 0
+        action = self._queue_full_action or ("reject" if self._max_queue_size else "block")
+        self._rejects = action == "reject"
 
     cdef _set_policy(self, Builder* builder, object policy):
         cdef ovengine_policy* native
@@ -156,7 +179,7 @@ cdef class NativeModel:
         ndim = cnp.PyArray_NDIM(array)
         dims = cnp.PyArray_DIMS(array)
         if ndim == spec.row_ndim + 1 and _same_dims(dims + 1, spec.row_dims, spec.row_ndim):
-            if dims[0] < 1 or dims[0] > self._capacity:
+            if dims[0] < 1 or dims[0] > self._max_batch_size:
                 return False
             rows[0] = <uint32_t>dims[0]
             single[0] = False
@@ -226,7 +249,7 @@ cdef class NativeModel:
         cdef Future future
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            if rows > self._capacity or self._mode == DYNAMIC:
+            if rows > self._max_batch_size or self._mode == DYNAMIC:
                 return self._submit_job(arrays, rows, single, terms, not share_inputs, may_wait, Deadline(), None)
         self._begin(rows, ticket, terms, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
@@ -319,7 +342,7 @@ cdef class NativeModel:
         cdef Deadline deadline = _deadline(timeout)
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            if rows > self._capacity or self._mode == DYNAMIC:
+            if rows > self._max_batch_size or self._mode == DYNAMIC:
                 return self._run_job(arrays, rows, single, terms, deadline, timeout)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:
@@ -401,7 +424,9 @@ cdef class NativeModel:
             raise errors.InputError(
                 f"model {self.name!r} has dynamic dimensions and so no rows to lease; fix them with shapes= in load()"
             )
-        limit = self._capacity if self._mode == ROWS else 1
+        if rows > self._max_batch_size:
+            self.wait_ready()
+        limit = self._max_batch_size if self._mode == ROWS else 1
         if not 1 <= rows <= limit:
             raise errors.InputError(f"a lease of {rows} rows; a batch of model {self.name!r} has 1 to {limit}")
         lease = Lease.__new__(Lease)
@@ -415,6 +440,21 @@ cdef class NativeModel:
             raise _queue_full(self)
         lease._open = True
         return lease
+
+    # --- limits ---
+
+    @property
+    def ring_capacity(self):
+        return self.core.get().ring_capacity()
+
+    def set_limits(self, *, max_batch_size, max_queue_size, max_queue_delay_us):
+        if self._closed or self.core.get().forked():
+            raise _closed_error(self)
+        self._set_queue(max_queue_size)
+        self.core.get().set_max_batch_rows(max_batch_size)
+        self._max_batch_size = self.core.get().max_batch_rows()
+        self.core.get().set_max_queue_size(self._max_queue_size)
+        self.core.get().set_max_queue_delay_ns(<int64_t>(max_queue_delay_us) * 1000)
 
     # --- the end, and figures ---
 

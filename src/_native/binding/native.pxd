@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.map cimport map as cmap
 from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.pair cimport pair
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
@@ -162,6 +163,7 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
         void set_policy(const string& kind)
         void set_native_policy(const ovengine_policy* policy, void (*release)(void*) noexcept nogil, void* owner)
         shared_ptr[ModelCore] build() except +
+        void install(ModelCore& core) except +
 
     cdef cppclass Percentiles:
         double p50_us, p90_us, p99_us, max_us, mean_us
@@ -213,6 +215,12 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
     cdef cppclass ModelCore:
         void start() except +
         uint32_t capacity()
+        vector[pair[uint32_t, double]] costs() except +
+        uint32_t max_batch_rows()
+        size_t ring_capacity()
+        void set_max_batch_rows(uint32_t rows)
+        void set_max_queue_delay_ns(int64_t delay_ns)
+        void set_max_queue_size(uint32_t size)
         size_t lane_count()
         cbool forked()
         Admission begin(uint32_t rows, Ticket& ticket, const Terms& terms) except +

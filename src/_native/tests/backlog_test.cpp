@@ -239,9 +239,7 @@ TEST("whatever is added and taken out, the order is that of the rules") {
             std::optional<std::size_t> best;
             for (const std::size_t i : waiting) {
                 if (request(i).terms().priority != request(highest).terms().priority) continue;
-                const auto order = [&](std::size_t j) {
-                    return std::pair(Forecast::due_ns(request(j)), j);
-                };
+                const auto order = [&](std::size_t j) { return std::pair(Forecast::due_ns(request(j)), j); };
                 if (!best || served[line(i)] < served[line(*best)] ||
                     (line(i) == line(*best) && order(i) < order(*best)))
                     best = i;
@@ -354,10 +352,10 @@ TEST("the forecast counts what goes first, by priority and by when it is due") {
     const Terms urgent{.deadline_ns = now + 50 * kMs}, patient{.deadline_ns = now + 5000 * kMs};
     enter({.priority = 1}, 2, now);
     enter({.priority = 9}, 7, now);
-    enter({}, 3, now);                                   // due in a second
-    enter({}, 1, now - 990 * kMs);                       // due in 10 ms
-    enter({.deadline_ns = now + 20 * kMs}, 4, now);      // before
-    enter({.deadline_ns = now + 500 * kMs}, 8, now);     // behind an urgent one
+    enter({}, 3, now);                                // due in a second
+    enter({}, 1, now - 990 * kMs);                    // due in 10 ms
+    enter({.deadline_ns = now + 20 * kMs}, 4, now);   // before
+    enter({.deadline_ns = now + 500 * kMs}, 8, now);  // behind an urgent one
     CHECK_EQ(forecast.rows_ahead(urgent, 1, 100, now), 2u + 1 + 4);
     CHECK_EQ(forecast.rows_ahead(patient, 1, 100, now), 2u + 3 + 1 + 4 + 8 + 100);
     CHECK_EQ(forecast.rows_ahead({.priority = 1}, 1, 100, now), 2u);

@@ -109,26 +109,14 @@ struct Setup {
 // One core; at its end it is closed, and everything is back where it belongs.
 class Model {
   public:
-    explicit Model(Setup setup = {}) : width(setup.width), out_width(setup.out_width) {
-        if (setup.cost_us.empty())
-            for (const auto size : setup.ladder) setup.cost_us.push_back(100.0 + size);
+    explicit Model(Setup given = {}) : width(given.width), out_width(given.out_width), setup(std::move(given)) {
         RowLayout layout{std::vector(setup.inputs, width * sizeof(float)), {out_width * sizeof(float)}};
         std::vector<ModelCore::LaneConfig> lanes(setup.lanes);
         for (std::size_t i = 0; i < setup.lanes; ++i) {
             lanes[i].device = static_cast<std::uint32_t>(i % 2);
-            for (const auto size : setup.ladder) {
-                const auto port = [&](const char* name, std::size_t length) {
-                    return Port{{name}, {size, static_cast<std::int64_t>(length)}, true, "f4"};
-                };
-                auto fake = std::make_shared<FakeCompiled>(std::vector(setup.inputs, port("x", width)),
-                                                           std::vector{port("y", out_width)}, setup.behavior)
-                                ->make_executor();
-                if (setup.log) fake = std::make_unique<LoggingExecutor>(std::move(fake), device, size, width);
-                if (setup.wrap) fake = setup.wrap(std::move(fake), size, width);
-                lanes[i].executors.push_back(std::move(fake));
-            }
+            for (const auto size : setup.ladder) lanes[i].executors.push_back(make_executor(size));
         }
-        core_ = std::make_shared<ModelCore>(std::move(layout), CostTable(setup.ladder, setup.cost_us), std::move(lanes),
+        core_ = std::make_shared<ModelCore>(std::move(layout), costs(setup.ladder, setup.cost_us), std::move(lanes),
                                             ModelCore::Options{setup.queue});
         if (setup.policy) core_->set_policy(std::move(setup.policy));
         core_->start();
@@ -141,6 +129,16 @@ class Model {
     ~Model() { finish(); }
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
+
+    // Installs this ladder; the lanes make executors for the sizes that they do not have yet.
+    void install(const std::vector<std::uint32_t>& ladder, const std::vector<double>& cost_us = {}) {
+        std::vector<std::vector<std::unique_ptr<Executor>>> lanes(setup.lanes);
+        for (auto& executors : lanes)
+            for (const auto size : ladder)
+                executors.push_back(std::ranges::count(setup.ladder, size) > 0 ? nullptr : make_executor(size));
+        core_->install(costs(ladder, cost_us), std::move(lanes));
+        setup.ladder = ladder;
+    }
 
     ModelCore* operator->() const noexcept { return core_.get(); }
     ModelCore& operator*() const noexcept { return *core_; }
@@ -225,6 +223,24 @@ class Model {
     const std::shared_ptr<Device> device = std::make_shared<Device>();
 
   private:
+    static CostTable costs(const std::vector<std::uint32_t>& ladder, std::vector<double> cost_us) {
+        if (cost_us.empty())
+            for (const auto size : ladder) cost_us.push_back(100.0 + size);
+        return {ladder, std::move(cost_us)};
+    }
+    std::unique_ptr<Executor> make_executor(std::uint32_t size) const {
+        const auto port = [&](const char* name, std::size_t length) {
+            return Port{{name}, {size, static_cast<std::int64_t>(length)}, true, "f4"};
+        };
+        auto fake = std::make_shared<FakeCompiled>(std::vector(setup.inputs, port("x", width)),
+                                                   std::vector{port("y", out_width)}, setup.behavior)
+                        ->make_executor();
+        if (setup.log) fake = std::make_unique<LoggingExecutor>(std::move(fake), device, size, width);
+        if (setup.wrap) fake = setup.wrap(std::move(fake), size, width);
+        return fake;
+    }
+
+    Setup setup;
     std::shared_ptr<ModelCore> core_;
 };
 

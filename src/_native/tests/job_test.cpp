@@ -20,9 +20,9 @@ struct Bulk {
     Admission admission;
 };
 
-std::vector<std::uint32_t> cut(const ChunkSizes& sizes, std::uint32_t rows) {
+std::vector<std::uint32_t> cut(const ChunkSizes& sizes, std::uint32_t rows, std::uint32_t most = 256) {
     std::vector<std::uint32_t> chunks;
-    for (; rows > 0; rows -= chunks.back()) chunks.push_back(std::min(rows, sizes.next(rows)));
+    for (; rows > 0; rows -= chunks.back()) chunks.push_back(std::min(rows, sizes.next(rows, most)));
     return chunks;
 }
 
@@ -37,6 +37,8 @@ TEST("bulk rows are cut into large chunks first and small ones at the end") {
     CHECK(cut(two, 100) == (Chunks{64, 36}));
     CHECK(cut(two, 20) == (Chunks{16, 4}));
     CHECK(cut(two, 1) == (Chunks{1}));
+    CHECK(cut(two, 200, 64) == (Chunks{64, 64, 64, 8}));
+    CHECK(cut(two, 20, 15) == (Chunks{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}));
     const ChunkSizes one(table, 1);
     CHECK(cut(one, 1000) == (Chunks{256, 256, 256, 232}));
 }

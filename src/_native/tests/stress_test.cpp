@@ -21,6 +21,7 @@ struct Load {
     std::uint32_t fail_every = 0;
     std::uint32_t terms_per_mille = 100;  // requests with terms
     std::uint32_t producers = 3, waiters = 2;
+    bool changes_limits = false;
     Setup setup{};
 };
 
@@ -198,12 +199,24 @@ void run(Load load) {
         }
     };
 
+    const auto change_limits = [&] {
+        while (producing.load() != 0) {
+            const std::uint64_t bits = random_bits();
+            model->set_max_batch_rows(static_cast<std::uint32_t>(1 + bits % capacity));
+            model->set_max_queue_delay_ns((bits >> 16) % 2 == 0 ? 0
+                                                                : static_cast<std::int64_t>((bits >> 20) % 400'000));
+            model->set_max_queue_size(static_cast<std::uint32_t>((bits >> 40) % 8));
+            std::this_thread::sleep_for(std::chrono::microseconds((bits >> 48) % 200));
+        }
+    };
+
     const auto start = platform::Clock::now();
     {
         const Jitter jitter(load.jitter_per_mille);
         std::vector<std::thread> threads;
         for (std::uint32_t i = 0; i < load.producers; ++i) threads.emplace_back(produce);
         for (std::uint32_t i = 0; i < load.waiters; ++i) threads.emplace_back(wait);
+        if (load.changes_limits) threads.emplace_back(change_limits);
         for (auto& thread : threads) thread.join();
     }
     const std::chrono::duration<double> took = platform::Clock::now() - start;
@@ -240,6 +253,13 @@ TEST("the same while batches are held back") {
          .jitter_per_mille = 20,
          .setup = {
              .ladder = {1, 8}, .lanes = 2, .width = 2, .out_width = 2, .queue = {.max_queue_delay_ns = 200'000}}});
+}
+
+TEST("the same while somebody changes all limits") {
+    run({.requests = requests() / 10,
+         .jitter_per_mille = 20,
+         .changes_limits = true,
+         .setup = {.ladder = {1, 4, 16}, .lanes = 2, .width = 3, .out_width = 2}});
 }
 
 TEST("the same on a device that fails now and then") {

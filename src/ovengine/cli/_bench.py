@@ -151,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
     draw = _plotter(args.plot) if args.plot else None
     with ExitStack() as stack:
         model = stack.enter_context(load_model(args))
+        model.wait_ready()
         plan = model.plan
         data = make_data(plan, args.batch, args.data_shape, args.seed)
         clients = args.clients or max(1, default_window(plan) // args.batch)

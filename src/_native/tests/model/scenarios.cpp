@@ -444,7 +444,8 @@ struct Core {
             lane.executors.push_back(std::make_unique<NullExecutor>(capacity, shadow));
         }
         core = std::make_shared<ModelCore>(RowLayout{{sizeof(float)}, {sizeof(float)}}, CostTable(sizes, {1.0}),
-                                           std::move(lanes), ModelCore::Options{{.max_queue_size = limit}});
+                                           std::move(lanes),
+                                           ModelCore::Options{{.max_queue_size = limit, .ring_capacity = limit}});
         core->running_.store(static_cast<std::uint32_t>(lane_count), std::memory_order_relaxed);
         clients.store(count, std::memory_order_relaxed);
     }
@@ -569,7 +570,8 @@ struct QueueClose : rl::test_suite<QueueClose, 2> {
     model::atomic<bool> closed{false};
     Request* request;
     void before() {
-        dispatcher = std::make_unique<Dispatcher>(RowLayout{{4}, {4}}, 1, Dispatcher::Options{.max_queue_size = 2});
+        dispatcher = std::make_unique<Dispatcher>(RowLayout{{4}, {4}}, 1,
+                                                  Dispatcher::Options{.max_queue_size = 2, .ring_capacity = 2});
         request = dispatcher->make_request();
         request->begin(1, 0);
     }

@@ -102,6 +102,9 @@ def cpu_plan(device: str, context: DeviceContext, budget: int, most_lanes: int, 
         lanes, reason = 1, f"latency: one lane with all {total} threads"
     else:
         lanes, reason = min(total, most_lanes), f"{context.hint.value.lower()}: a lane for each of {total} cores"
+        if context.num_requests is not None and context.num_requests < lanes:
+            lanes = context.num_requests
+            reason = f"PERFORMANCE_HINT_NUM_REQUESTS: no more than {lanes} requests are in flight"
     per_lane = max(1, total // lanes)
     weights = context.graph.constant_bytes if context.graph else 0
     shared = lanes > 1 and weights > SHARE_WEIGHTS_BYTES
@@ -123,7 +126,7 @@ def accelerator_plan(device: str, context: DeviceContext, why: str) -> DevicePla
     hint = Hint.LATENCY if context.hint is Hint.LATENCY else Hint.THROUGHPUT
     properties = {"PERFORMANCE_HINT": hint.value, **supported_config(context.config, device, context.runtime)}
     streams = _positive(properties.get("NUM_STREAMS"), "NUM_STREAMS", automatic=("AUTO", -1))
-    lanes = streams or LANES_PER_ACCELERATOR
+    lanes = streams or min(LANES_PER_ACCELERATOR, context.num_requests or LANES_PER_ACCELERATOR)
     return DevicePlan(device, properties, lanes, 0, True, f"{why}; {lanes} inferences in flight")
 
 
