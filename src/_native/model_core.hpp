@@ -67,7 +67,10 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     }
 
     // Before start().
-    void set_policy(std::unique_ptr<Policy> policy) { policy_ = std::move(policy); }
+    void set_policy(std::unique_ptr<Policy> policy) {
+        policy_ = std::move(policy);
+        dispatcher_.set_group_weight([this](const Group& group) { return policy_->weight(group); });
+    }
     std::vector<LaneFacts> lane_facts() const {
         std::vector<LaneFacts> facts;
         for (const auto& lane : lanes_) facts.push_back({lane->lane.device(), &lane->lane.stats()});

@@ -30,6 +30,8 @@ from ovengine.engine import Engine, load
 from ovengine.errors import (
     Cancelled,
     ConfigError,
+    DeadlineExceeded,
+    DeadlineUnmeetable,
     EngineClosed,
     ForkedError,
     InferenceError,
@@ -44,6 +46,7 @@ from ovengine.errors import (
     PluginWarning,
     PropertyError,
     QueueFull,
+    Superseded,
     UnknownDeviceError,
     UnknownPluginError,
 )
@@ -57,6 +60,8 @@ __all__ = [
     "Blob",
     "Cancelled",
     "ConfigError",
+    "DeadlineExceeded",
+    "DeadlineUnmeetable",
     "DevicePlan",
     "Engine",
     "EngineClosed",
@@ -81,6 +86,7 @@ __all__ = [
     "PropertyError",
     "QueueFull",
     "Result",
+    "Superseded",
     "TensorInfo",
     "UnknownDeviceError",
     "UnknownPluginError",

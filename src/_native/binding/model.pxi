@@ -137,10 +137,10 @@ cdef class NativeModel:
                 f"a native policy is a PyCapsule named {OVENGINE_POLICY_CAPSULE.decode()!r}, not {policy!r}"
             )
         native = <ovengine_policy*>PyCapsule_GetPointer(policy, OVENGINE_POLICY_CAPSULE)
-        if native.abi_version != OVENGINE_POLICY_ABI_VERSION or native.struct_size < sizeof(ovengine_policy):
+        if native.abi_version != OVENGINE_POLICY_ABI_VERSION or native.struct_size < OVENGINE_POLICY_LEAST_SIZE:
             raise errors.PluginError(
                 f"the policy was built for ABI {native.abi_version} ({native.struct_size} bytes), this ovengine has "
-                f"ABI {OVENGINE_POLICY_ABI_VERSION} ({sizeof(ovengine_policy)} bytes); build the plugin again"
+                f"ABI {OVENGINE_POLICY_ABI_VERSION} (at least {OVENGINE_POLICY_LEAST_SIZE} bytes); build the plugin again"
             )
         if native.select_lane == NULL:
             raise errors.PluginError("the policy has no select_lane")

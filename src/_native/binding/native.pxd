@@ -79,6 +79,7 @@ cdef extern from "ovengine_policy.h" nogil:
         void* select_lane
 
     int OVENGINE_POLICY_ABI_VERSION
+    size_t OVENGINE_POLICY_LEAST_SIZE
     const char* OVENGINE_POLICY_CAPSULE
 
 cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
