@@ -140,7 +140,7 @@ cdef class NativeModel:
         if native.abi_version != OVENGINE_POLICY_ABI_VERSION or native.struct_size < OVENGINE_POLICY_LEAST_SIZE:
             raise errors.PluginError(
                 f"the policy was built for ABI {native.abi_version} ({native.struct_size} bytes), this ovengine has "
-                f"ABI {OVENGINE_POLICY_ABI_VERSION} (at least {OVENGINE_POLICY_LEAST_SIZE} bytes); build the plugin again"
+                f"ABI {OVENGINE_POLICY_ABI_VERSION} (from {OVENGINE_POLICY_LEAST_SIZE} bytes); build the plugin again"
             )
         if native.select_lane == NULL:
             raise errors.PluginError("the policy has no select_lane")
