@@ -157,6 +157,7 @@ class Dispatcher {
         return ahead + open_.load(std::memory_order_acquire)->word.approx_claimed();
     }
 
+    bool has_jobs() const noexcept { return job_count_.load(std::memory_order_relaxed) > 0; }
     // Requests in the ring and jobs, roughly.
     std::uint64_t approx_queued() const noexcept {
         return approx_waiting() + job_count_.load(std::memory_order_relaxed);
@@ -498,7 +499,11 @@ class Dispatcher {
         // What has been gathered, and what was there before, goes first.
         if (!work.gathered.empty()) return;
         if (published > 0 && !Backlog::goes_before(*first, open.batch->opened_ns())) return;
-        if (first->job() != nullptr) return begin_job(first, work);
+        if (first->job() != nullptr) {
+            if (begin_job(first, work)) return;
+            give_up(first);
+            return gather_backlog(open, work);
+        }
         // Of a slot that was never open, because anybody claims rows of the open one: those without a key, and those of
         // lower priority.
         Slot& slot = *(work.slot = next_slot());
@@ -533,9 +538,9 @@ class Dispatcher {
         waiting_.fetch_sub(1, std::memory_order_relaxed);
     }
 
-    // Moves a job on to those of which the lanes take chunks, and takes the first one.
-    void begin_job(Request* request, Work& work) {
-        if (!request->try_take()) return give_up(request);
+    // Moves a job on to those of which the lanes take chunks, and takes the first one. False when it was given up.
+    bool begin_job(Request* request, Work& work) {
+        if (!request->try_take()) return false;
         Job* const job = request->job();
         if (request->terms().priority < kDefaultPriority)
             jobs_.push_front(job);
@@ -544,7 +549,7 @@ class Dispatcher {
         job_count_.store(jobs_.size(), std::memory_order_seq_cst);
         leave_queue(request);
         drop(request);
-        take_chunk(work);
+        return take_chunk(work);
     }
 
     // False when the request was given up in this very moment, and nobody will ask for these rows.

@@ -458,7 +458,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         std::int64_t free_ns = idle_.load() != 0 ? now : Terms::kNoDeadline;
         for (const auto& each : lanes_) free_ns = std::min(free_ns, std::max(now, each->lane.busy_until_ns()));
         const double parallel = static_cast<double>(full_batches) / static_cast<double>(lanes_.size());
-        const double us = parallel * known->costs().run_us(full) + known->costs().run_us(last);
+        // Batches and bulk requests take turns.
+        const double turns = dispatcher_.has_jobs() ? 2 : 1;
+        const double us = turns * parallel * known->costs().run_us(full) + known->costs().run_us(last);
         return free_ns + static_cast<std::int64_t>(us * 1e3);
     }
 
