@@ -342,7 +342,7 @@ def test_statistics_count_what_was_asked_for() -> None:
     assert stats.batches == sum(stats.dispatch.values()) == sum(lane.batches for lane in stats.lanes)
     assert stats.rows_per_batch == stats.rows / stats.batches
     assert stats.dispatch["bulk"] == 3
-    assert stats.rejections == {"queue_full": 0, "invalid_input": 1, "closed": 1}
+    assert stats.rejections == {"queue_full": 0, "invalid_input": 1, "closed": 1, "deadline_unmeetable": 0}
     assert not any(stats.failures.values())
     assert stats.pending_requests == 0
     assert (

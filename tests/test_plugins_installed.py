@@ -1,4 +1,4 @@
-"""The sample packages in plugins/, installed into a scratch directory and used through their entry points."""
+"""The packages in plugins/, installed into a scratch directory and used through their entry points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ import pytest
 import models
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
-SAMPLES = ("loader", "selector", "batcher", "policy")
+PACKAGES = (
+    "ovengine-sample-loader",
+    "ovengine-sample-selector",
+    "ovengine-sample-batcher",
+    "ovengine-sample-policy",
+    "ovengine-weighted-fair",
+)
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -25,10 +31,10 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with all sample packages, and one broken one, installed."""
     root = tmp_path_factory.mktemp("scratch")
     sources = []
-    for sample in SAMPLES:
+    for package in PACKAGES:
         # A copy: building leaves files beside the sources.
-        source = root / "sources" / sample
-        shutil.copytree(PLUGINS / f"ovengine-sample-{sample}", source)
+        source = root / "sources" / package
+        shutil.copytree(PLUGINS / package, source)
         sources.append(str(source))
     broken = root / "sources" / "broken"
     broken.mkdir()
@@ -118,6 +124,23 @@ model.close()
     run("-c", code)
 
 
+def test_weights_of_groups_from_a_third_party_policy(run: Run, tiny_mlp: Path) -> None:
+    code = f"""
+import numpy as np, ovengine, ovengine_weighted_fair
+ovengine_weighted_fair.set_weights({{"gold": 3}}, default=1)
+model = ovengine.load({str(tiny_mlp)!r}, scheduler="weighted_fair")
+assert model.plan.scheduler == "weighted_fair", model.plan
+rows = np.random.default_rng(0).standard_normal((500, 16), np.float32)
+expected = model.infer_rows(rows)["y"]
+futures = [model.submit(row, group=("gold", "free", 7)[i % 3]) for i, row in enumerate(rows)]
+for row, future in zip(expected, futures):
+    np.testing.assert_allclose(future.result()["y"], row, rtol=0.05, atol=0.05)
+assert model.native_stats()["policy_faults"] == 0
+model.close()
+"""
+    run("-c", code)
+
+
 def test_a_policy_of_another_abi_version_is_refused_and_replaced(run: Run, tiny_mlp: Path) -> None:
     code = f"""
 import ctypes, warnings, ovengine, ovengine_sample_policy
@@ -153,10 +176,11 @@ def test_the_command_line_lists_them_and_the_broken_one_stops_nothing(run: Run) 
         ("quiet", "device_selector"),
         ("within_10_ms", "batcher"),
         ("fewest_rows", "scheduler_policy"),
+        ("weighted_fair", "scheduler_policy"),
     ):
         (info,) = [info for (_, listed_name), info in listed.items() if listed_name == name]
         assert (info["kind"], info["version"], info["status"]) == (kind, "0.1.0", "ok")
-        assert info["source"].startswith("ovengine-sample-")
+        assert info["source"].startswith(("ovengine-sample-", "ovengine-weighted-"))
     broken = listed["ovengine-broken", "broken"]
     assert (broken["status"], broken["version"]) == ("broken", "9")
     assert "broken on purpose" in broken["reason"]
@@ -171,9 +195,9 @@ def test_a_disabled_distribution_is_left_out(run: Run) -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
-def test_the_samples_own_tests_pass(run: Run, sample: str) -> None:
-    tests = PLUGINS / f"ovengine-sample-{sample}" / "tests"
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_packages_own_tests_pass(run: Run, package: str) -> None:
+    tests = PLUGINS / package / "tests"
     run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tests), "-c", os.devnull, str(tests))
 
 

@@ -22,6 +22,7 @@ enum class RowState : std::uint8_t {
     live,       // written, or about to be
     leased,     // handed out to be written in place
     cancelled,  // given up by its owner: computed as padding, or its result is dropped
+    padding,    // of a request that was given up before it had rows; its end is told elsewhere
     lost,       // a lease that the batch did not wait for
     failed,     // infer() threw for one of its rows
     closed,     // the model was closed first

@@ -10,7 +10,7 @@
 namespace ovengine {
 
 // How a request ended, or has not yet.
-enum class Outcome : std::uint8_t { pending, ok, cancelled, failed, closed, lease_lost };
+enum class Outcome : std::uint8_t { pending, ok, cancelled, failed, closed, lease_lost, expired, superseded };
 
 // Reference-counted outcome of a batch or a job.
 //

@@ -49,6 +49,13 @@ class CostTable {
     // Indices into sizes(), in the order to run them, for `rows` rows (1 to capacity()).
     const std::vector<std::size_t>& steps(std::uint32_t rows) const noexcept { return steps_[rows]; }
 
+    // Time that `rows` rows (1 to capacity()) take, microseconds.
+    double run_us(std::uint32_t rows) const noexcept {
+        double us = 0;
+        for (const std::size_t step : steps(rows)) us += cost_us(step);
+        return us;
+    }
+
     // Time per row at the largest size, microseconds.
     double row_us() const noexcept { return cost_us_.back() / capacity(); }
     double cost_us(std::size_t index) const noexcept { return cost_us_[index]; }

@@ -13,9 +13,11 @@
 #include <utility>
 #include <vector>
 
+#include "backlog.hpp"
 #include "bounded_ring.hpp"
 #include "cost_table.hpp"
 #include "failpoint.hpp"
+#include "forecast.hpp"
 #include "job.hpp"
 #include "platform/futex.hpp"
 #include "request.hpp"
@@ -49,6 +51,7 @@ struct Work {
 inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since_epoch().count(); }
 
 // Requests claim rows of the open slot while nobody waits; otherwise they go through the ring, in order of arrival.
+// While one with terms of its own waits, whoever makes a batch empties the ring into the backlog, and takes from there.
 // claim, queue, add: any thread, without locks (but for jobs, which are rare and large).
 // take: lanes, under a lock held for as long as it takes to make one batch's worth of decisions.
 class Dispatcher {
@@ -134,16 +137,36 @@ class Dispatcher {
         return waiting > 0 ? static_cast<std::uint64_t>(waiting) : 0;
     }
 
-    // Requests that were cancelled before they left the ring.
+    // Requests that were given up while they waited, by why.
     std::uint64_t cancelled() const noexcept { return cancelled_.load(); }
+    std::uint64_t expired() const noexcept { return expired_.load(); }
+    std::uint64_t superseded() const noexcept { return superseded_.load(); }
 
+    // Before the first request.
+    void set_group_weight(Backlog::Weight weight) { backlog_.set_weight(std::move(weight)); }
+    // How long the shortest inference takes: a request whose deadline is nearer than that is not begun.
+    void set_shortest_run_ns(std::int64_t ns) noexcept { shortest_run_ns_.store(ns, std::memory_order_relaxed); }
+
+    // Rows that are run before those of a request with these terms, roughly.
+    std::uint64_t rows_ahead(const Terms& terms, std::uint32_t rows, std::int64_t now) const noexcept {
+        const std::int64_t plain = waiting_.load(std::memory_order_relaxed) - entered_.load(std::memory_order_relaxed);
+        const auto uncounted = static_cast<std::uint64_t>(std::max<std::int64_t>(0, plain));
+        const std::uint64_t ahead = forecast_.rows_ahead(terms, rows, uncounted, now);
+        if (terms.priority < kDefaultPriority) return ahead;
+        // acquire: pairs with the store in take().
+        return ahead + open_.load(std::memory_order_acquire)->word.approx_claimed();
+    }
+
+    bool has_jobs() const noexcept { return job_count_.load(std::memory_order_relaxed) > 0; }
     // Requests in the ring and jobs, roughly.
     std::uint64_t approx_queued() const noexcept {
         return approx_waiting() + job_count_.load(std::memory_order_relaxed);
     }
 
     // Would a request that has to wait be refused? Racy: try_queue() and add() decide.
-    bool is_full() const noexcept { return static_cast<std::int64_t>(approx_queued()) >= limit(); }
+    bool is_full(const Group* group = nullptr) const noexcept {
+        return !has_room(static_cast<std::int64_t>(approx_queued()), group != nullptr ? group->approx_waiting() : 0);
+    }
 
     // A request to be filled in; from the pool where possible.
     Request* make_request() {
@@ -166,23 +189,32 @@ class Dispatcher {
     }
 
     // False when the queue is full; the request stays the caller's.
-    bool try_queue(Request* request) noexcept {
-        // seq_cst: before the caller's look at the idle lanes, like ClaimWord::publish(). Counted before it is pushed,
-        // so that the limit holds exactly.
-        const std::int64_t before = waiting_.fetch_add(1, std::memory_order_seq_cst);
-        OVENGINE_FAILPOINT("Dispatcher::try_queue, counted");
-        const auto jobs = static_cast<std::int64_t>(job_count_.load(std::memory_order_relaxed));
-        if (before + jobs < limit() && ring_.try_push(request)) return true;
-        waiting_.fetch_sub(1, std::memory_order_relaxed);
-        return false;
+    bool try_queue(Request* request) {
+        const Terms& terms = request->terms();
+        if (terms.is_plain()) return try_push(request);
+        const auto push = [this](Request* place) {
+            special_.fetch_add(1, std::memory_order_relaxed);  // a hint, see gather_waiting()
+            enter(*place);
+            if (try_push(place)) return true;
+            leave(*place);
+            return false;
+        };
+        if (!terms.latest_only) return push(request);
+        const Group::Offered offered = terms.group->offer(request, push);
+        if (offered.superseded) superseded_.add(1);
+        if (offered.dropped != nullptr) {
+            finish_job(*offered.dropped);
+            drop(offered.dropped);
+        }
+        return offered.accepted;
     }
 
     // Waits until a lane has made room in the queue; may return early.
-    platform::WaitResult wait_for_room(platform::Deadline deadline) noexcept {
+    platform::WaitResult wait_for_room(platform::Deadline deadline, const Group* group = nullptr) noexcept {
         room_waiters_.fetch_add(1, std::memory_order_seq_cst);
         const std::uint32_t epoch = room_epoch_.load(std::memory_order_seq_cst);
         auto result = platform::WaitResult::woken;
-        if (is_full()) result = platform::futex_wait(room_epoch_, epoch, deadline);
+        if (is_full(group)) result = platform::futex_wait(room_epoch_, epoch, deadline);
         room_waiters_.fetch_sub(1, std::memory_order_relaxed);
         return result;
     }
@@ -224,6 +256,19 @@ class Dispatcher {
         return taken;
     }
 
+    // Ends the requests whose deadline has come. When the next one may: of those that were counted by the caller's last
+    // seq_cst access at the latest.
+    std::int64_t expire(std::int64_t now) {
+        const std::lock_guard lock(mutex_);
+        if (special_.load(std::memory_order_relaxed) > 0) drain();
+        if (expire_due(now)) wake_for_room();
+        const Request* const first = backlog_.first_deadline();
+        const std::int64_t next = first != nullptr ? first->terms().deadline_ns : Terms::kNoDeadline;
+        // Counted, and not in the ring yet: a moment away. seq_cst: pairs with enter().
+        const bool all_here = entered_.load(std::memory_order_seq_cst) <= static_cast<std::int64_t>(backlog_.size());
+        return all_here ? next : std::min(next, now + kMomentNs);
+    }
+
     // After the lane has copied what it gathered.
     void give_back_gathered(Work& work) noexcept {
         for (const auto& gathered : work.gathered) drop(gathered.request);
@@ -258,17 +303,12 @@ class Dispatcher {
         // seq_cst: pairs with try_queue(), whose caller looks at `closed` afterwards. A request that is counted here
         // and not in the ring yet is a moment away; one that is not counted yet will be cleared by its own thread.
         while (waiting_.load(std::memory_order_seq_cst) > 0) {
-            if (!next_request()) {
-                std::this_thread::yield();
-                continue;
-            }
-            if (carried_->close())
-                ++closed;
-            else
-                cancelled_.add(1);
-            drop(carried_);
-            carried_ = nullptr;
-            waiting_.fetch_sub(1, std::memory_order_relaxed);
+            drain();
+            if (backlog_.empty()) std::this_thread::yield();
+            backlog_.for_each([&](Request* request) {
+                closed += request->close();
+                give_up(request);
+            });
         }
         for (Job* job : jobs_) {
             closed += job->end(Outcome::closed) ? 1 : 0;
@@ -315,6 +355,9 @@ class Dispatcher {
     }
 
   private:
+    // In which a request that was counted is in the ring.
+    static constexpr std::int64_t kMomentNs = 1'000'000;
+
     Slot* open_slot() const noexcept { return open_.load(std::memory_order_relaxed); }  // under the lock
 
     std::size_t close_rows(Batch& batch) noexcept {
@@ -322,6 +365,37 @@ class Dispatcher {
         for (std::uint32_t row = 0; row < batch.capacity(); ++row)
             closed += batch.transition(row, RowState::live, RowState::closed);
         return closed;
+    }
+
+    // A group that floods the queue leaves some of it to others (dynamic thresholds, Choudhury and Hahne, 1998): with
+    // one such group a quarter, with two a seventh.
+    bool has_room(std::int64_t queued, std::int64_t of_group) const noexcept {
+        return queued < limit() && of_group < kGroupShare * (limit() - queued);
+    }
+    static constexpr std::int64_t kGroupShare = 3;
+
+    bool try_push(Request* request) noexcept {
+        // seq_cst: before the caller's look at the idle lanes, like ClaimWord::publish(). Counted before it is pushed,
+        // so that the limit holds exactly.
+        const std::int64_t before = waiting_.fetch_add(1, std::memory_order_seq_cst);
+        OVENGINE_FAILPOINT("Dispatcher::try_queue, counted");
+        const auto jobs = static_cast<std::int64_t>(job_count_.load(std::memory_order_relaxed));
+        const Group* const group = request->terms().group.get();
+        if (has_room(before + jobs, group != nullptr ? group->approx_waiting() - 1 : 0) && ring_.try_push(request))
+            return true;
+        waiting_.fetch_sub(1, std::memory_order_relaxed);
+        return false;
+    }
+
+    // The count of a request with terms, and of any in the backlog. seq_cst: before the ring's push, see expire().
+    void enter(const Request& request) noexcept {
+        forecast_.enter(request);
+        entered_.fetch_add(1, std::memory_order_seq_cst);
+    }
+    void leave(const Request& request) noexcept {
+        forecast_.leave(request);
+        entered_.fetch_sub(1, std::memory_order_relaxed);
+        if (!request.terms().is_plain()) special_.fetch_sub(1, std::memory_order_relaxed);
     }
 
     std::int64_t limit() const noexcept {
@@ -379,57 +453,203 @@ class Dispatcher {
     // The request at the head of the ring, in carried_. One that found no room stays there for the next batch.
     bool next_request() noexcept { return carried_ != nullptr || ring_.try_pop(carried_); }
 
-    // Takes rows of `slot` for requests of one key that wait, as many as fit. `rows_of` hands the rows out.
-    template <class RowsOf>
-    void gather(Slot& slot, Work& work, std::uint64_t key, RowsOf rows_of) {
+    // Gives rows of `slot` to those who wait; or makes a batch of its own, in work.slot, when others go first.
+    void gather_waiting(Slot& open, Work& work) {
+        // relaxed: a request with terms that is missed here is found at the head of the ring, at the latest.
+        bool is_special = special_.load(std::memory_order_relaxed) > 0;
+        do {
+            if (is_special) drain();
+            gather_backlog(open, work);
+            if (work.slot != nullptr || work.job != nullptr || !backlog_.empty()) return;
+            is_special = !gather_ring(open, work);
+        } while (is_special);
+    }
+
+    // Plain requests, in order of arrival. False when the next one is not plain.
+    bool gather_ring(Slot& slot, Work& work) {
         while (next_request()) {
-            const std::uint32_t rows = carried_->rows();
+            if (!carried_->terms().is_plain()) return false;
             if (carried_->state() == Request::State::queued) {
-                if (carried_->terms().key != key) return;
-                const std::uint32_t row = rows_of(rows);
-                if (row == ClaimWord::kNone) return;
-                slot.batch->begin(row, rows);
-                if (row == 0) slot.batch->set_opened_ns(carried_->arrived_ns());
-                if (carried_->try_take()) {
-                    work.gathered.push_back({carried_, row});
-                    carried_ = nullptr;
-                } else {
-                    // Cancelled in this very moment: nobody will ask for these rows. What an earlier batch left there
-                    // is not run again.
-                    for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
-                        std::memset(slot.inputs.port(port) + row * layout_.inputs[port], 0,
-                                    rows * layout_.inputs[port]);
-                    slot.batch->transition(row, RowState::live, RowState::cancelled);
-                    slot.batch->release(rows);
-                    slot.word.publish(rows);
-                }
-            } else {
-                cancelled_.add(1);
+                const std::uint32_t row = slot.word.try_claim(carried_->rows(), room_for(carried_->rows(), slot));
+                if (row == ClaimWord::kNone) return true;
+                if (give_row(carried_, slot, row, work)) carried_ = nullptr;
             }
             if (carried_ != nullptr) {
-                drop(carried_);
-                carried_ = nullptr;
+                cancelled_.add(1);
+                drop(std::exchange(carried_, nullptr));
             }
             waiting_.fetch_sub(1, std::memory_order_relaxed);
         }
+        return true;
+    }
+
+    // In the backlog's order.
+    void gather_backlog(Slot& open, Work& work) {
+        if (backlog_.empty()) return;
+        expire_due(now_ns() + shortest_run_ns_.load(std::memory_order_relaxed));
+        Request* const first = next_live([](const Request&) { return true; });
+        if (first == nullptr) return;
+        const std::uint32_t claimed = open.word.approx_claimed(), published = open.word.published();
+        // Rows that nobody has written yet would hold the batch up.
+        const bool joins = first->job() == nullptr && first->terms().key == 0 &&
+                           claimed + first->rows() <= room_for(first->rows(), open) && (claimed == 0 || published > 0);
+        if (joins)
+            return gather_from(first, open, work,
+                               [&](std::uint32_t rows) { return open.word.try_claim(rows, room_for(rows, open)); });
+        // What has been gathered, and what was there before, goes first.
+        if (!work.gathered.empty()) return;
+        if (published > 0 && !Backlog::goes_before(*first, open.batch->opened_ns())) return;
+        if (first->job() != nullptr) {
+            if (begin_job(first, work)) return;
+            give_up(first);
+            return gather_backlog(open, work);
+        }
+        // Of a slot that was never open, because anybody claims rows of the open one: those without a key, and those of
+        // lower priority.
+        Slot& slot = *(work.slot = next_slot());
+        slot.word.open_sealed();
+        work.rows = 0;
+        gather_from(first, slot, work, [&](std::uint32_t rows) {
+            return work.rows + rows <= room_for(rows, slot) ? std::exchange(work.rows, work.rows + rows)
+                                                            : ClaimWord::kNone;
+        });
+        work.reason = work.rows >= room(slot) ? LaneStats::full : LaneStats::idle;
+    }
+    // `first` and those behind it that have its key, as many as fit. `rows_of` hands the rows out.
+    template <class RowsOf>
+    void gather_from(Request* first, Slot& slot, Work& work, RowsOf rows_of) {
+        const std::uint64_t key = first->terms().key;
+        const auto has_key = [key](const Request& each) { return each.job() == nullptr && each.terms().key == key; };
+        for (Request* request = first; request != nullptr; request = next_live(has_key)) {
+            const std::uint32_t row = rows_of(request->rows());
+            if (row == ClaimWord::kNone) return;
+            if (!give_row(request, slot, row, work)) {
+                give_up(request);
+                continue;
+            }
+            leave_queue(request);
+        }
+    }
+    // A lane has it.
+    void leave_queue(Request* request) {
+        backlog_.take(request);
+        if (request->terms().latest_only) request->terms().group->forget(request);
+        leave(*request);
+        waiting_.fetch_sub(1, std::memory_order_relaxed);
+    }
+
+    // Moves a job on to those of which the lanes take chunks, and takes the first one. False when it was given up.
+    bool begin_job(Request* request, Work& work) {
+        if (!request->try_take()) return false;
+        Job* const job = request->job();
+        if (request->terms().priority < kDefaultPriority)
+            jobs_.push_front(job);
+        else
+            jobs_.push_back(job);
+        job_count_.store(jobs_.size(), std::memory_order_seq_cst);
+        leave_queue(request);
+        drop(request);
+        return take_chunk(work);
+    }
+
+    // False when the request was given up in this very moment, and nobody will ask for these rows.
+    bool give_row(Request* request, Slot& slot, std::uint32_t row, Work& work) {
+        const std::uint32_t rows = request->rows();
+        slot.batch->begin(row, rows);
+        if (row == 0) slot.batch->set_opened_ns(request->arrived_ns());
+        if (request->try_take()) {
+            work.gathered.push_back({request, row});
+            return true;
+        }
+        // What an earlier batch left there is not run again.
+        for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
+            std::memset(slot.inputs.port(port) + row * layout_.inputs[port], 0, rows * layout_.inputs[port]);
+        slot.batch->transition(row, RowState::live, RowState::padding);
+        slot.batch->release(rows);
+        slot.word.publish(rows);
+        return false;
+    }
+
+    // All that is in the ring, into the backlog.
+    void drain() {
+        while (next_request()) {
+            if (carried_->terms().is_plain()) enter(*carried_);
+            backlog_.add(carried_);
+            carried_ = nullptr;
+            ++since_sweep_;
+        }
+        // Those that were given up and are nobody's next still take room.
+        if (since_sweep_ <= backlog_.size()) return;
+        since_sweep_ = 0;
+        backlog_.for_each([this](Request* request) {
+            if (!request->waits()) give_up(request);
+        });
+    }
+
+    // The first one in the backlog that still waits and `accepts(request)`, or null.
+    template <class Accepts>
+    Request* next_live(Accepts accepts) {
+        ++since_sweep_;
+        for (;;) {
+            Request* const request = backlog_.find([&](const Request& each) { return !each.waits() || accepts(each); });
+            if (request == nullptr || request->waits()) return request;
+            give_up(request);
+        }
+    }
+    // Of one that no lane has: it is done with.
+    static void finish_job(const Request& request) noexcept {
+        Job* const job = request.job();
+        if (job != nullptr && job->finish(job->hand_out_rest())) job->settle(1);
+    }
+    // True when there were any.
+    bool expire_due(std::int64_t until_ns) {
+        bool any = false;
+        for (Request* first = backlog_.first_deadline(); first != nullptr && first->terms().deadline_ns <= until_ns;
+             first = backlog_.first_deadline()) {
+            // Counted before it is told. Taken by a lane it is not: that is under the lock, and out of the backlog.
+            expired_.add(1);
+            if (!first->expire()) expired_.add(UINT64_MAX);  // less one: it was given up before
+            give_up(first);
+            any = true;
+        }
+        return any;
+    }
+    // Of the backlog, and not waiting any more: out with it, or with what has taken its place.
+    void give_up(Request* request) {
+        Group* const group = request->terms().latest_only ? request->terms().group.get() : nullptr;
+        const Request::State state = request->state();
+        if (state == Request::State::superseded)
+            if (Request* const heir = group->heir(request)) {
+                backlog_.replace(request, heir);
+                special_.fetch_add(1, std::memory_order_relaxed);
+                enter(*heir);
+                leave(*request);
+                finish_job(*request);
+                return drop(request);
+            }
+        if (group != nullptr) group->forget(request);
+        // A job is cancelled without its request.
+        if (state == Request::State::cancelled || state == Request::State::queued) cancelled_.add(1);
+        finish_job(*request);
+        backlog_.remove(request);
+        leave(*request);
+        drop(request);
+        waiting_.fetch_sub(1, std::memory_order_relaxed);
     }
 
     Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
         Slot& slot = *open_slot();
         if (approx_waiting() > 0) {
-            gather(slot, work, 0, [&](std::uint32_t rows) { return slot.word.try_claim(rows, room_for(rows, slot)); });
-            // A key is never that of the open slot, where anybody claims rows: such a batch has a slot of its own, and
-            // goes first only where nothing that was there before waits.
-            const bool alone = work.gathered.empty() && slot.word.published() == 0;
-            while (alone && work.slot == nullptr && carried_ != nullptr && carried_->terms().key != 0) take_keyed(work);
+            gather_waiting(slot, work);
             wake_for_room();
-            if (work.slot != nullptr) return Taken::work;
+            if (work.slot != nullptr || work.job != nullptr) return Taken::work;
         }
+        const bool is_blocked = carried_ != nullptr || !backlog_.empty();
         // Rows that nobody has written yet are waited for only when somebody else is held up by them.
-        if (work.gathered.empty() && slot.word.published() == 0 && carried_ == nullptr) return Taken::nothing;
+        if (work.gathered.empty() && slot.word.published() == 0 && !is_blocked) return Taken::nothing;
         const std::uint32_t full = room(slot);
         const std::int64_t delay_ns = max_queue_delay_ns();
-        const bool may_grow = slot.word.approx_claimed() < full && carried_ == nullptr && work.gathered.empty();
+        const bool may_grow = slot.word.approx_claimed() < full && !is_blocked && work.gathered.empty();
         if (delay_ns > 0 && may_grow && !flush) {
             const std::int64_t due = slot.batch->opened_ns() + delay_ns;
             if (now_ns() < due) {
@@ -444,23 +664,6 @@ class Dispatcher {
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
         open_.store(open_next(), std::memory_order_seq_cst);
         return Taken::work;
-    }
-
-    // A batch of requests with the key of carried_; none when all of them were cancelled meanwhile.
-    void take_keyed(Work& work) {
-        Slot& slot = *next_slot();
-        slot.word.open_sealed();
-        work.rows = 0;
-        gather(slot, work, carried_->terms().key, [&](std::uint32_t rows) {
-            return work.rows + rows <= room_for(rows, slot) ? std::exchange(work.rows, work.rows + rows)
-                                                            : ClaimWord::kNone;
-        });
-        if (work.rows == 0) {
-            slot.batch->settle(0);
-            return give_back(&slot);
-        }
-        work.slot = &slot;
-        work.reason = work.rows >= room(slot) ? LaneStats::full : LaneStats::idle;
     }
 
     bool take_chunk(Work& work) {
@@ -493,6 +696,11 @@ class Dispatcher {
     std::atomic<std::uint32_t> limits_epoch_{0};
     // Requests in the ring (or about to be, or carried).
     alignas(platform::kNoSharing) std::atomic<std::int64_t> waiting_{0};
+    // Of these: requests with terms; those that the forecast knows (with terms, or in the backlog).
+    std::atomic<std::int64_t> special_{0}, entered_{0};
+    Forecast forecast_;
+    SharedCounter superseded_;
+    std::atomic<std::int64_t> shortest_run_ns_{0};
     BoundedRing<Request*> ring_;
     BoundedRing<Request*> request_pool_;
     std::atomic<std::size_t> requests_made_{0};
@@ -502,8 +710,10 @@ class Dispatcher {
     // Everything below: under the lock, but for give() on the free lists.
     std::mutex mutex_;
     bool ended_ = false;
-    Counter cancelled_;  // before they left the ring
+    Counter cancelled_, expired_;  // while they waited
     Request* carried_ = nullptr;
+    Backlog backlog_;
+    std::size_t since_sweep_ = 0;
     bool job_next_ = false;
     std::deque<Job*> jobs_;
     std::atomic<std::size_t> job_count_{0};

@@ -1,6 +1,7 @@
 // Lane: one execution context on a device: the executors of its ladder, and how a batch runs on them.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -47,6 +48,10 @@ class Lane {
         next_.emplace(std::move(rungs));
         has_next_.store(true, std::memory_order_release);  // pairs with run()
     }
+
+    // When the batch that it runs will be done, by the cost table; past when it runs none. Any thread; relaxed, for
+    // nothing is read on the strength of it.
+    std::int64_t busy_until_ns() const noexcept { return busy_until_ns_.load(std::memory_order_relaxed); }
 
     // Runs `work` to its end: every future that it concerns is resolved, and the slot is free again.
     void run(Work& work) {
@@ -110,6 +115,8 @@ class Lane {
         std::uint32_t wanted = 0;
         for (std::uint32_t row = 0; row < work.rows; ++row) wanted += batch.state(row) == RowState::live;
         if (wanted > 0) {
+            busy_until_ns_.store(start_ns + static_cast<std::int64_t>(table().run_us(work.rows) * 1e3),
+                                 std::memory_order_relaxed);
             if (foreign != nullptr)
                 run_foreign(work, batch);
             else if (slot->capacity < table().capacity())
@@ -349,7 +356,8 @@ class Lane {
 
     void record(const Batch& batch, const Work& work, std::int64_t start_ns, std::int64_t end_ns) noexcept {
         for (std::uint32_t row = 0; row < work.rows; ++row) switch (batch.state(row)) {
-                case RowState::follower: continue;
+                case RowState::follower:
+                case RowState::padding: continue;
                 case RowState::cancelled: stats_.cancelled.add(1); break;
                 case RowState::lost: stats_.lost.add(1); break;
                 case RowState::failed: stats_.failed.add(1); break;
@@ -394,6 +402,7 @@ class Lane {
     std::uint32_t current_rows_ = 0;
     std::int64_t ended_ns_ = 0;
     LaneStats stats_;
+    std::atomic<std::int64_t> busy_until_ns_{0};
 };
 
 }  // namespace ovengine

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cpu_budget.hpp"
+#include "deadline_keeper.hpp"
 #include "dispatcher.hpp"
 #include "failpoint.hpp"
 #include "idle_lanes.hpp"
@@ -39,7 +40,8 @@ struct Ticket {
     std::uint32_t row = 0, rows = 0;
 };
 
-enum class Admission { ok, full, closed };
+// unmeetable: the result would come after the deadline.
+enum class Admission { ok, full, closed, unmeetable };
 
 // Thread-safe. Kept alive by its lane threads as well, so that an inference that never returns can be left behind.
 class ModelCore : public std::enable_shared_from_this<ModelCore> {
@@ -67,11 +69,15 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         }
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
         wake_rows_.store(ladder_->wake_rows(), std::memory_order_relaxed);
+        set_shortest_run();
         policy_ = std::make_unique<PriorityPolicy>();
     }
 
     // Before start().
-    void set_policy(std::unique_ptr<Policy> policy) { policy_ = std::move(policy); }
+    void set_policy(std::unique_ptr<Policy> policy) {
+        policy_ = std::move(policy);
+        dispatcher_.set_group_weight([this](const Group& group) { return policy_->weight(group); });
+    }
     std::vector<LaneFacts> lane_facts() const {
         std::vector<LaneFacts> facts;
         for (const auto& lane : lanes_) facts.push_back({lane->lane.device(), &lane->lane.stats()});
@@ -130,15 +136,18 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
 
     bool closing() const noexcept { return closing_.load(std::memory_order_seq_cst); }
 
+    // Of requests that share what there is with other groups; for this model.
+    std::shared_ptr<Group> make_group(std::string name) const { return std::make_shared<Group>(std::move(name)); }
+
     // --- One request of up to max_batch_rows() rows: begin, write to destination(), publish (or abandon). ---
 
     // On `ok` the caller owns the rows' memory until publish() or abandon(). `full`: max_queue_size is reached, or the
-    // ring is full; nothing was taken. A request with terms always goes to the ring.
-    Admission begin(std::uint32_t rows, Ticket& ticket, const Terms& terms = {}) {
+    // ring is full; nothing was taken.
+    Admission begin(std::uint32_t rows, Ticket& ticket) {
         if (closing()) return Admission::closed;
         ticket = Ticket{};
         ticket.rows = rows;
-        if (terms.is_plain()) ticket.slot = dispatcher_.try_claim(rows, ticket.row);
+        ticket.slot = dispatcher_.try_claim(rows, ticket.row);
         if (ticket.slot != nullptr) {
             OVENGINE_FAILPOINT("ModelCore::begin, claimed");
             ticket.batch = ticket.slot->batch;
@@ -146,6 +155,15 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             return Admission::ok;
         }
         if (dispatcher_.is_full()) return Admission::full;
+        ticket.request = dispatcher_.make_request();
+        return Admission::ok;
+    }
+    // The same for a request with terms: it waits for its turn in the backlog.
+    Admission begin(std::uint32_t rows, Ticket& ticket, const Terms& terms) {
+        if (terms.is_plain()) return begin(rows, ticket);
+        if (const Admission admission = admit(rows, terms); admission != Admission::ok) return admission;
+        ticket = Ticket{};
+        ticket.rows = rows;
         ticket.request = dispatcher_.make_request();
         ticket.request->set_terms(terms);
         return Admission::ok;
@@ -185,15 +203,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             return Admission::ok;
         }
         ticket.request->begin(ticket.rows, now_ns());
-        if (!dispatcher_.try_queue(ticket.request)) {
-            abandon(ticket);
-            return Admission::full;
-        }
-        OVENGINE_FAILPOINT("ModelCore::publish, queued");
-        // Closed in between: the lanes may be gone, and whoever comes last clears the ring.
-        if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
-        if (wake) notify(static_cast<std::uint32_t>(dispatcher_.approx_waiting()) + 1);
-        return Admission::ok;
+        if (queue(ticket.request, wake)) return Admission::ok;
+        abandon(ticket);
+        return Admission::full;
     }
 
     // Instead of publish(): writing failed. The ticket is void.
@@ -209,7 +221,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         ticket = Ticket{};
     }
 
-    platform::WaitResult wait_for_room(platform::Deadline deadline) { return dispatcher_.wait_for_room(deadline); }
+    platform::WaitResult wait_for_room(platform::Deadline deadline, const Group* group = nullptr) {
+        return dispatcher_.wait_for_room(deadline, group);
+    }
 
     // --- Caller-runs: a blocking caller that finds a lane free runs its batch itself. ---
 
@@ -257,12 +271,14 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // --- Jobs ---
 
     // A bulk request; `inputs[port]` must stay valid and unchanged until the job is quiet().
-    Admission submit_rows(std::vector<std::byte*> inputs, std::uint32_t rows, Ticket& ticket) {
-        if (!closing() && dispatcher_.is_full()) return Admission::full;  // before memory is made for the outputs
-        return submit_job(new Job(std::move(inputs), rows, chunk_sizes(), layout().outputs), ticket);
+    Admission submit_rows(std::vector<std::byte*> inputs, std::uint32_t rows, Ticket& ticket, const Terms& terms = {}) {
+        // Before memory is made for the outputs.
+        if (const Admission admission = admit(rows, terms); admission != Admission::ok) return admission;
+        return submit_job(new Job(std::move(inputs), rows, chunk_sizes(), layout().outputs), ticket, terms);
     }
-    Admission submit_shaped(std::vector<ShapedInput> inputs, Ticket& ticket) {
-        return submit_job(new Job(std::move(inputs)), ticket);
+    Admission submit_shaped(std::vector<ShapedInput> inputs, Ticket& ticket, const Terms& terms = {}) {
+        if (const Admission admission = admit(1, terms); admission != Admission::ok) return admission;
+        return submit_job(new Job(std::move(inputs)), ticket, terms);
     }
 
     // --- Leases ---
@@ -316,6 +332,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         switch (ticket.request->state()) {
             case Request::State::cancelled: return Outcome::cancelled;
             case Request::State::closed: return Outcome::closed;
+            case Request::State::expired: return Outcome::expired;
+            case Request::State::superseded: return Outcome::superseded;
             default: return Outcome::pending;
         }
     }
@@ -390,6 +408,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             closed += dispatcher_.close_open_rows();
         }
         stopping_.store(true, std::memory_order_seq_cst);
+        keeper_.wake();
         const auto give_up = platform::Clock::now() + kExitGrace;
         while (running_.load(std::memory_order_acquire) != 0 && platform::Clock::now() < give_up) {
             wake_all();
@@ -423,8 +442,56 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     std::uint64_t closed_requests() const noexcept { return closed_requests_.load(); }
     // Cancelled before a lane had them; the others are in the statistics of the lanes.
     std::uint64_t cancelled_requests() const noexcept { return dispatcher_.cancelled(); }
+    std::uint64_t expired_requests() const noexcept { return dispatcher_.expired(); }
+    std::uint64_t superseded_requests() const noexcept { return dispatcher_.superseded(); }
 
   private:
+    // May a request wait, as it looks now?
+    Admission admit(std::uint32_t rows, const Terms& terms) {
+        if (closing()) return Admission::closed;
+        if (terms.deadline_ns != Terms::kNoDeadline) {
+            if (expected_end_ns(rows, terms) > terms.deadline_ns) return Admission::unmeetable;
+            start_keeper();
+        }
+        // One that replaces another needs no room.
+        return !terms.latest_only && dispatcher_.is_full(terms.group.get()) ? Admission::full : Admission::ok;
+    }
+
+    // When a request that is queued now has its result, by the cost table and by what waits.
+    std::int64_t expected_end_ns(std::uint32_t rows, const Terms& terms) const {
+        const std::int64_t now = now_ns();
+        const std::uint64_t ahead = dispatcher_.rows_ahead(terms, rows, now);
+        const auto known = ladder();
+        const std::uint32_t full = std::min(known->capacity(), max_batch_rows());
+        const std::uint64_t full_batches = (ahead + rows - 1) / full;
+        const auto last = static_cast<std::uint32_t>(ahead + rows - full_batches * full);
+        std::int64_t free_ns = idle_.load() != 0 ? now : Terms::kNoDeadline;
+        for (const auto& each : lanes_) free_ns = std::min(free_ns, std::max(now, each->lane.busy_until_ns()));
+        const double parallel = static_cast<double>(full_batches) / static_cast<double>(lanes_.size());
+        // Batches and bulk requests take turns.
+        const double turns = dispatcher_.has_jobs() ? 2 : 1;
+        const double us = turns * parallel * known->costs().run_us(full) + known->costs().run_us(last);
+        return free_ns + static_cast<std::int64_t>(us * 1e3);
+    }
+
+    // One thread of a model that is given deadlines.
+    void start_keeper() {
+        std::call_once(keeper_started_, [this] {
+            running_.fetch_add(1, std::memory_order_relaxed);
+            try {
+                std::thread([self = shared_from_this()] {
+                    block_signals();
+                    self->keeper_.run([&] { return self->dispatcher_.expire(now_ns()); },
+                                      [&] { return self->stopping_.load(std::memory_order_seq_cst); });
+                    self->running_.fetch_sub(1, std::memory_order_acq_rel);
+                }).detach();
+            } catch (...) {
+                running_.fetch_sub(1, std::memory_order_relaxed);
+                throw;
+            }
+        });
+    }
+
     // How often the cost of batches is looked at again.
     static constexpr std::chrono::nanoseconds kRefineInterval{1'000'000'000};
     // How long close() waits for an inference that does not come back.
@@ -465,6 +532,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         for (std::size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->lane.install(Rungs(next, std::move(executors[i])));
         wake_rows_.store(next->wake_rows(), std::memory_order_relaxed);
         ladder_ = std::move(next);
+        set_shortest_run();
     }
     // Before work, and after each piece of it: a share of the CPU budget, in turns with the lanes of other models.
     void take_share(LaneThread& lane) {
@@ -482,11 +550,19 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         budget_->give_back(lane.cpus);
     }
 
-    void run_lane(std::uint32_t index) {
-        // Signals are for the application's own threads.
+    void set_shortest_run() noexcept {
+        dispatcher_.set_shortest_run_ns(static_cast<std::int64_t>(ladder_->costs().run_us(1) * 1e3));
+    }
+
+    // Signals are for the application's own threads.
+    static void block_signals() noexcept {
         sigset_t all;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    }
+
+    void run_lane(std::uint32_t index) {
+        block_signals();
         pthread_setname_np(pthread_self(), ("ovengine " + std::to_string(index)).c_str());  // for top, gdb, perf
         LaneThread& lane = *lanes_[index];
         std::int64_t refine_at_ns = now_ns() + kRefineInterval.count();
@@ -559,7 +635,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
 
     bool at_rest() noexcept { return idle_.load() == all_lanes_ && !dispatcher_.has_work(false); }
 
-    Admission submit_job(Job* job, Ticket& ticket) {
+    Admission submit_job(Job* job, Ticket& ticket, const Terms& terms) {
         ticket = Ticket{};
         if (closing()) {
             job->settle(0);
@@ -567,18 +643,46 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         }
         ticket.job = job;
         ticket.rows = job->rows();
-        // A job is work for as many lanes as it has chunks.
-        const std::uint32_t chunks = job->chunks(max_batch_rows());
         OVENGINE_FAILPOINT("ModelCore::submit_job");
-        if (!dispatcher_.try_add(job)) {
+        if (!(terms.is_plain() ? add(job) : queue_job(job, terms))) {
             job->settle(0);
             ticket = Ticket{};
             return Admission::full;
         }
+        return Admission::ok;
+    }
+    bool add(Job* job) {
+        // A job is work for as many lanes as it has chunks.
+        const std::uint32_t chunks = job->chunks(max_batch_rows());
+        if (!dispatcher_.try_add(job)) return false;
         if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
         for (std::uint32_t i = 0; i < std::min<std::uint32_t>(chunks, static_cast<std::uint32_t>(lanes_.size())); ++i)
             notify(UINT32_MAX);
-        return Admission::ok;
+        return true;
+    }
+    bool queue_job(Job* job, const Terms& terms) {
+        Request* const request = dispatcher_.make_request();
+        request->set_terms(terms);
+        request->begin(job->rows(), now_ns());
+        request->set_job(job);
+        if (queue(request, true)) return true;
+        dispatcher_.discard(request);
+        return false;
+    }
+
+    // False when there is no room; the request stays the caller's.
+    bool queue(Request* request, bool wake) {
+        // Read before it is others'.
+        const std::int64_t deadline_ns = request->terms().deadline_ns;
+        const bool is_urgent = deadline_ns != Terms::kNoDeadline || request->terms().priority < kDefaultPriority ||
+                               request->job() != nullptr;
+        if (!dispatcher_.try_queue(request)) return false;
+        if (deadline_ns != Terms::kNoDeadline) keeper_.notice(deadline_ns);
+        OVENGINE_FAILPOINT("ModelCore::publish, queued");
+        // Closed in between: the lanes may be gone, and whoever comes last clears the ring.
+        if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
+        if (wake) notify(is_urgent ? UINT32_MAX : static_cast<std::uint32_t>(dispatcher_.approx_waiting()) + 1);
+        return true;
     }
 
     static std::size_t align(std::size_t bytes) noexcept {
@@ -599,6 +703,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     std::uint64_t all_lanes_ = 0;
     std::atomic<std::uint32_t> wake_rows_{1};  // relaxed: a hint
     IdleLanes idle_;
+    DeadlineKeeper keeper_;
+    std::once_flag keeper_started_;
     std::atomic<bool> closing_{false}, stopping_{false}, closed_{false}, forked_{false};
     std::mutex close_mutex_;
     bool all_done_ = false;  // what close() found

@@ -7,10 +7,16 @@
  * `select_lane` is called without the GIL, possibly from several threads at once, each time when a batch is there and
  * more than one lane is idle. It must not block, allocate or call Python. An answer that names no idle lane counts as
  * a fault; the engine then takes the first idle lane.
+ *
+ * `group_weight` is called like it, each time when a request of a group is put into a batch.
+ *
+ * Members are added at the ends of the structs: `struct_size` says which ones there are. A policy that was built
+ * before a member was added is taken as one that leaves it NULL.
  */
 #ifndef OVENGINE_POLICY_H
 #define OVENGINE_POLICY_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define OVENGINE_POLICY_ABI_VERSION 1u
@@ -38,15 +44,31 @@ struct ovengine_dispatch {
     uint32_t priority;     /* of the batch, 1 = highest */
 };
 
+/* Requests that share what there is with those of other groups: `submit(..., group=key)`. */
+struct ovengine_group_view {
+    uint32_t struct_size;
+    uint32_t waiting;  /* requests of the group that wait, roughly */
+    const char* name;  /* str(key) in UTF-8, ends with a zero byte that is not counted */
+    size_t name_bytes; /* it may have zero bytes of its own */
+};
+
 struct ovengine_policy {
     uint32_t abi_version; /* OVENGINE_POLICY_ABI_VERSION */
     uint32_t struct_size; /* sizeof(struct ovengine_policy) */
     void* context;        /* handed to every call */
-    /* Index of the idle lane that shall take the batch, or OVENGINE_ANY_LANE. Required. */
+    /* Index of the idle lane that shall take the batch, or OVENGINE_ANY_LANE. Required: OVENGINE_ANY_LANE where the
+     * policy is about groups only. */
     int32_t (*select_lane)(void* context, const struct ovengine_dispatch* dispatch);
     /* Frees `context`. May be NULL. */
     void (*destroy)(void* context);
+    /* The group's share beside the others', as rows: with weights of 3 and 1, three rows run for each one of the other
+     * group, as long as both wait. Positive and finite; anything else counts as a fault, and as 1. May be NULL: equal
+     * shares. */
+    double (*group_weight)(void* context, const struct ovengine_group_view* group);
 };
+
+/* What a policy has at least. */
+#define OVENGINE_POLICY_LEAST_SIZE (offsetof(struct ovengine_policy, group_weight))
 
 #ifdef __cplusplus
 }

@@ -4,10 +4,12 @@
 #include <array>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "group.hpp"
 #include "idle_lanes.hpp"
 #include "ovengine_policy.h"
 #include "stats.hpp"
@@ -25,7 +27,9 @@ class Policy {
   public:
     virtual ~Policy() = default;
     virtual std::uint32_t select(std::uint64_t idle, std::uint32_t pending_rows) noexcept = 0;
-    // Answers that named no idle lane.
+    // The group's share beside the others'; positive. Under the dispatcher's lock.
+    virtual double weight(const Group&) noexcept { return 1; }
+    // Answers that named no idle lane, or were no weight.
     virtual std::uint64_t faults() const noexcept { return 0; }
 
   protected:
@@ -75,6 +79,14 @@ class NativePolicy final : public Policy {
             return first(idle);
         }
         return static_cast<std::uint32_t>(lane);
+    }
+    double weight(const Group& group) noexcept override {
+        if (policy_->struct_size <= OVENGINE_POLICY_LEAST_SIZE || policy_->group_weight == nullptr) return 1;
+        const ovengine_group_view view{sizeof view, group.approx_waiting(), group.name().c_str(), group.name().size()};
+        const double weight = policy_->group_weight(policy_->context, &view);
+        if (std::isfinite(weight) && weight > 0) return weight;
+        faults_.add(1);
+        return 1;
     }
     std::uint64_t faults() const noexcept override { return faults_.load(); }
 

@@ -3,7 +3,7 @@
 Conversion, GIL handling and exceptions only; every algorithm lives in the C++ headers below it.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -136,6 +136,7 @@ class NativeModel:
         policy: object,
         max_queue_size: int | None = None,
         max_queue_delay_us: int = 0,
+        queue_full_action: str | None = None,
         budget: CpuBudget | None = None,
         threads: Sequence[int] = (),
     ) -> None:
@@ -149,7 +150,9 @@ class NativeModel:
         cost_us: measured time of one `infer()` per ladder size, microseconds.
         policy: the name of a built-in kind (`priority`, `round_robin`), or a PyCapsule
             named `ovengine.policy` around a `struct ovengine_policy`.
-        max_queue_size: requests that may wait behind the slots; None waits for room instead of raising.
+        max_queue_size: requests that may wait behind the slots; None: as many as the core has room for.
+        queue_full_action: `reject` (QueueFull) or `block` (the caller waits); None rejects where a max_queue_size is
+            given.
         budget: what the lanes of several models keep to; None for no limit.
         threads: CPUs that an inference of each lane takes of the budget.
         """
@@ -160,11 +163,61 @@ class NativeModel:
     def costs(self) -> dict[int, float]:
         """Microseconds of one inference by batch size, as the core knows them now: measured, then observed."""
     def __call__(self, inputs: Inputs) -> Result: ...
-    def infer(self, inputs: Inputs, *, timeout: float | None = None) -> Result: ...
-    def submit(self, inputs: Inputs, *, share_inputs: bool = False) -> Future: ...
-    def ainfer(self, inputs: Inputs, *, share_inputs: bool = False) -> Future:
+    def infer(
+        self,
+        inputs: Inputs,
+        *,
+        timeout: float | None = None,
+        priority: int | None = None,
+        deadline: float | None = None,
+        group: Hashable | None = None,
+    ) -> Result: ...
+    def submit(
+        self,
+        inputs: Inputs,
+        *,
+        share_inputs: bool = False,
+        priority: int | None = None,
+        deadline: float | None = None,
+        group: Hashable | None = None,
+        latest_only: bool = False,
+    ) -> Future:
+        """Queue one request.
+
+        share_inputs: the arrays stay the caller's, unchanged until the result is there, and are not copied.
+        priority: 1 (highest) to 9; None is 5. Of what waits the highest goes first; each second that a request has
+            waited longer counts as one step.
+        deadline: seconds from now within which the result is wanted. Of one priority the earliest goes first. Raises
+            DeadlineUnmeetable when the result would come later; when the deadline comes before the request is run, the
+            future raises DeadlineExceeded.
+        group: whom it is for (a camera, a tenant). Groups that wait get equal shares of each priority, in rows, or
+            those that the scheduler policy gives them.
+        latest_only: takes the place of an older such request of the group that still waits, whose future raises
+            Superseded.
+
+        Raises InputError, InputTypeError: inputs or arguments that do not fit. QueueFull: no room, see `load`.
+        EngineClosed, ForkedError.
+        """
+    def ainfer(
+        self,
+        inputs: Inputs,
+        *,
+        share_inputs: bool = False,
+        priority: int | None = None,
+        deadline: float | None = None,
+        group: Hashable | None = None,
+        latest_only: bool = False,
+    ) -> Future:
         """Like `submit` for callers on an event loop: never waits for room, raises QueueFull instead."""
-    def infer_rows(self, inputs: Inputs, *, timeout: float | None = None) -> Result: ...
+    def infer_rows(
+        self,
+        inputs: Inputs,
+        *,
+        timeout: float | None = None,
+        priority: int | None = None,
+        deadline: float | None = None,
+        group: Hashable | None = None,
+    ) -> Result: ...
     def lease(self, rows: int = 1) -> Lease: ...
     @property
     def ring_capacity(self) -> int:
@@ -179,8 +232,9 @@ class NativeModel:
     def native_stats(self) -> dict[str, Any]:
         """Keys: requests, rows, batches, dispatch {full, idle, delay, caller, bulk: batches},
         queue_us and inference_us {p50, p90, p99, max, mean}, rows_per_batch (mean), lanes [(device, batches, rows)],
-        failures {inference: n, cancelled: n, lease_lost: n, engine_closed: n, timeout: n},
-        rejections {queue_full: n, invalid_input: n, closed: n}, pending_requests."""
+        failures {inference: n, cancelled: n, lease_lost: n, engine_closed: n, timeout: n, deadline_exceeded: n,
+        superseded: n}, rejections {queue_full: n, invalid_input: n, closed: n, deadline_unmeetable: n},
+        pending_requests."""
     def mark_forked(self) -> None: ...
 
 class Future:

@@ -397,6 +397,7 @@ class Planner:
             precision=tuple(compiler.precision(index) for index in range(len(compiler.devices))),
             memory_bytes=_memory_bytes(compiler, batch, (*inputs, *outputs)),
             max_queue_size=self.options.max_queue_size,
+            queue_full_action=self.options.queue_full_action,
             decisions=(Decision("batch axis", axis.mode, str(axis)), *self.decisions),
             axis=axis,
         )

@@ -30,6 +30,9 @@ __all__ = [
 Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
 Verify = Literal["always", "cached", "off"]
 
+# What becomes of a request for which the queue has no room, in any case. As Triton's timeout_action.
+QUEUE_FULL_ACTIONS = ("reject", "block")
+
 # Read by OpenVINO's core, not by a device: `compile_model` accepts them on every device, and none lists them.
 CORE_PROPERTIES = frozenset(
     {"CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP", "FORCE_TBB_TERMINATE", "CACHE_ENCRYPTION_CALLBACKS", "LOG_LEVEL"}
@@ -78,6 +81,7 @@ class LoadOptions:
     max_batch_size: int | None = None
     max_queue_delay_us: int | None = None
     max_queue_size: int | None = None
+    queue_full_action: str | None = None
     shapes: Shapes | None = None
     cache_dir: str | os.PathLike[str] | None = "auto"
     verify: Verify = "cached"
@@ -97,6 +101,7 @@ class LoadOptions:
         check_integer("max_queue_delay_us", self.max_queue_delay_us, 0, MOST_QUEUE_DELAY_US)
         check_integer("max_queue_size", self.max_queue_size, 0, MOST_QUEUE_SIZE)
         self._set("max_queue_size", self.max_queue_size or None)
+        self._take_queue_full_action()
         self._take_batch_sizes()
         self._take_batch_device()
         self._take_auto_batching(config)
@@ -125,6 +130,15 @@ class LoadOptions:
             raise ConfigError(f"{spelling} means {name}={value!r}, but {also} {name}={given!r}; drop one of the two")
         self._set(name, value)
         self._set("notes", (*self.notes, (name, str(value), spelling)))
+
+    def _take_queue_full_action(self) -> None:
+        action = self.queue_full_action
+        if action is None:
+            return
+        if not isinstance(action, str) or action.lower() not in QUEUE_FULL_ACTIONS:
+            choices = " or ".join(repr(choice) for choice in QUEUE_FULL_ACTIONS)
+            raise ConfigError(f"queue_full_action must be None, {choices}, not {action!r}")
+        self._set("queue_full_action", action.lower())
 
     def _take_batch_sizes(self) -> None:
         if self.batch_sizes is None:

@@ -119,6 +119,7 @@ class Engine:
         max_batch_size: int | None = None,
         max_queue_delay_us: int | None = None,
         max_queue_size: int | None = None,
+        queue_full_action: str | None = None,
         shapes: Shapes | None = None,
         cache_dir: str | os.PathLike[str] | None = "auto",
         verify: Verify = "cached",
@@ -144,7 +145,9 @@ class Engine:
                 TensorFlow Serving's allowed_batch_sizes.
             max_batch_size: largest batch in rows.
             max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
-            max_queue_size: requests that may wait; QueueFull beyond. None (or 0) lets callers wait for room.
+            max_queue_size: requests that may wait, of all groups; None for as many as the core has room for (16384).
+            queue_full_action: what becomes of more: `reject` (QueueFull) or `block` (the caller waits for room, but for
+                `ainfer`, which rejects). None rejects where `max_queue_size` is given, and blocks where not.
             shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
                 dimension dynamic.
             cache_dir: folder for what is learned about models, from one load to the next; "auto" for
@@ -170,6 +173,7 @@ class Engine:
             max_batch_size=max_batch_size,
             max_queue_delay_us=max_queue_delay_us,
             max_queue_size=max_queue_size,
+            queue_full_action=queue_full_action,
             shapes=shapes,
             cache_dir=cache_dir,
             verify=verify,
@@ -297,6 +301,7 @@ def load(
     max_batch_size: int | None = None,
     max_queue_delay_us: int | None = None,
     max_queue_size: int | None = None,
+    queue_full_action: str | None = None,
     shapes: Shapes | None = None,
     cache_dir: str | os.PathLike[str] | None = "auto",
     verify: Verify = "cached",
@@ -316,6 +321,7 @@ def load(
         max_batch_size=max_batch_size,
         max_queue_delay_us=max_queue_delay_us,
         max_queue_size=max_queue_size,
+        queue_full_action=queue_full_action,
         shapes=shapes,
         cache_dir=cache_dir,
         verify=verify,

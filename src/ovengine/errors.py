@@ -15,6 +15,9 @@ without knowing ovengine.
     ├── InputTypeError          TypeError           a dtype that cannot be cast, or no array at all
     ├── QueueFull               RuntimeError        `max_queue_size` requests wait already
     ├── InferenceTimeout        TimeoutError        the result did not come in time
+    ├── DeadlineUnmeetable      TimeoutError        the result would come after the deadline: not accepted
+    ├── DeadlineExceeded        TimeoutError        the deadline came before the request was run
+    ├── Superseded              concurrent.futures.CancelledError   a newer request has taken its place
     ├── Cancelled               concurrent.futures.CancelledError
     ├── InferenceError          RuntimeError        `infer()` failed on the rows of this request
     ├── LeaseLost               RuntimeError        the batch went on without this lease
@@ -31,6 +34,8 @@ __all__ = [
     "CacheWarning",
     "Cancelled",
     "ConfigError",
+    "DeadlineExceeded",
+    "DeadlineUnmeetable",
     "EngineClosed",
     "ForkedError",
     "InferenceError",
@@ -45,6 +50,7 @@ __all__ = [
     "PluginWarning",
     "PropertyError",
     "QueueFull",
+    "Superseded",
     "UnknownDeviceError",
     "UnknownPluginError",
 ]
@@ -83,7 +89,7 @@ class PluginError(OvengineError, RuntimeError):
 
 
 class InputError(OvengineError, ValueError):
-    """Inputs that do not fit the model: names, count, rank, shape, or unequal numbers of rows."""
+    """Inputs that do not fit the model (names, count, rank, shape, unequal rows), or an argument out of range."""
 
 
 class InputTypeError(OvengineError, TypeError):
@@ -91,11 +97,23 @@ class InputTypeError(OvengineError, TypeError):
 
 
 class QueueFull(OvengineError, RuntimeError):
-    """The queue holds `max_queue_size` requests; this one was not accepted."""
+    """The queue holds `max_queue_size` requests, or its group's share of them; this one was not accepted."""
 
 
 class InferenceTimeout(OvengineError, TimeoutError):
     """The timeout of a blocking call has passed."""
+
+
+class DeadlineUnmeetable(OvengineError, TimeoutError):
+    """By what waits and what an inference takes, the result would come after the deadline; not accepted."""
+
+
+class DeadlineExceeded(OvengineError, TimeoutError):
+    """The deadline came while the request waited, or was too near to begin; it was not run."""
+
+
+class Superseded(OvengineError, concurrent.futures.CancelledError):
+    """A newer request of the same group, both with `latest_only`, has taken its place in the queue."""
 
 
 class Cancelled(OvengineError, concurrent.futures.CancelledError):

@@ -11,12 +11,14 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Hashable,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -33,6 +35,8 @@ WINDOW_BATCHES = 4
 LEAST_WINDOW = 16
 # How soon `map` tries again when others fill the queue.
 RETRY_SECONDS = 0.0005
+
+Submit = Callable[[Inputs], Future]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class Model(NativeModel):
             policy=policy,
             max_queue_size=plan.max_queue_size,
             max_queue_delay_us=plan.batch.max_queue_delay_us,
+            queue_full_action=plan.queue_full_action,
             budget=budget,
             threads=threads,
         )
@@ -242,19 +247,32 @@ class Model(NativeModel):
             rejections=MappingProxyType(raw["rejections"]),
         )
 
-    def map(self, iterable: Iterable[Inputs], *, window: int | None = None, ordered: bool = True) -> Iterator[Result]:
+    def map(
+        self,
+        iterable: Iterable[Inputs],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
+        priority: int | None = None,
+        group: Hashable | None = None,
+    ) -> Iterator[Result]:
         """Run every item, lazily: at most `window` requests are in flight.
 
         Args:
             iterable: inputs as `submit` takes them; read from only as results are taken.
             window: requests in flight; by default enough to keep all lanes busy with requests of one row.
             ordered: yield in the order of the items, otherwise as they complete.
+            priority: of each request, as for `submit`.
+            group: of all requests, as for `submit`.
 
         The first error (of the iterable, or of a request) ends the iteration; what is in flight is then cancelled,
         as it is when the iterator is closed early.
         """
         limit = self._window(window)
-        return self._map_in_order(iterable, limit) if ordered else self._map_as_completed(iterable, limit)
+        submit = partial(self.submit, priority=priority, group=group)
+        if ordered:
+            return self._map_in_order(iterable, limit, submit)
+        return self._map_as_completed(iterable, limit, submit)
 
     def amap(
         self,
@@ -262,9 +280,12 @@ class Model(NativeModel):
         *,
         window: int | None = None,
         ordered: bool = True,
+        priority: int | None = None,
+        group: Hashable | None = None,
     ) -> AsyncIterator[Result]:
         """Like `map`, for `async for`. Results are yielded as they come, also while the next item is awaited."""
-        return _AsyncMap(self, self._window(window), ordered).run(iterable)
+        submit = partial(self.ainfer, priority=priority, group=group)
+        return _AsyncMap(submit, self._window(window), ordered).run(iterable)
 
     def close(self, timeout: float | None = None) -> bool:
         """Finish what is pending, for up to `timeout` seconds (None: as long as it takes), and stop the lanes.
@@ -306,20 +327,20 @@ class Model(NativeModel):
             raise ConfigError(f"window must be None or an integer of at least 1, not {window!r}")
         return window
 
-    def _map_in_order(self, iterable: Iterable[Inputs], window: int) -> Iterator[Result]:
+    def _map_in_order(self, iterable: Iterable[Inputs], window: int, submit: Submit) -> Iterator[Result]:
         pending: deque[Future] = deque()
         try:
             for inputs in iterable:
                 while pending and (len(pending) >= window or pending[0].done()):
                     yield pending.popleft().result()
-                pending.append(self._submit_when_room(inputs, pending))
+                pending.append(submit_when_room(submit, inputs, pending))
             while pending:
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
 
-    def _map_as_completed(self, iterable: Iterable[Inputs], window: int) -> Iterator[Result]:
+    def _map_as_completed(self, iterable: Iterable[Inputs], window: int, submit: Submit) -> Iterator[Result]:
         pending: dict[Future, None] = {}
         completed: queue.SimpleQueue[Future] = queue.SimpleQueue()
         try:
@@ -328,7 +349,7 @@ class Model(NativeModel):
                     future = completed.get()
                     del pending[future]
                     yield future.result()
-                future = self._submit_when_room(inputs, pending)
+                future = submit_when_room(submit, inputs, pending)
                 pending[future] = None
                 future._add_callback(completed.put)
             while pending:
@@ -339,17 +360,18 @@ class Model(NativeModel):
             for future in pending:
                 future.cancel()
 
-    def _submit_when_room(self, inputs: Inputs, pending: Iterable[Future], *, share_inputs: bool = False) -> Future:
-        while True:
-            try:
-                return self.submit(inputs, share_inputs=share_inputs)
-            except QueueFull:
-                # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
-                unfinished = next((future for future in pending if not future.done()), None)
-                if unfinished is None:
-                    time.sleep(RETRY_SECONDS)
-                else:
-                    unfinished.exception()
+
+def submit_when_room(submit: Submit, inputs: Inputs, pending: Iterable[Future]) -> Future:
+    while True:
+        try:
+            return submit(inputs)
+        except QueueFull:
+            # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
+            unfinished = next((future for future in pending if not future.done()), None)
+            if unfinished is None:
+                time.sleep(RETRY_SECONDS)
+            else:
+                unfinished.exception()
 
 
 def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any]:
@@ -360,8 +382,8 @@ def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], An
 class _AsyncMap:
     """One `amap`: its requests in flight."""
 
-    def __init__(self, model: Model, window: int, ordered: bool) -> None:
-        self._model = model
+    def __init__(self, submit: Submit, window: int, ordered: bool) -> None:
+        self._submit = submit
         self._window = window
         self._ordered = ordered
         self._pending: deque[Future] = deque()
@@ -438,7 +460,7 @@ class _AsyncMap:
 
         while True:
             try:
-                return self._model.ainfer(inputs)
+                return self._submit(inputs)
             except QueueFull:
                 unfinished = [future for future in self._pending if not future.done()]
                 if unfinished:

@@ -169,6 +169,7 @@ class Plan:
     decisions: tuple[Decision, ...]
     max_batch_size: int | None = None
     axis: BatchAxis | None = None
+    queue_full_action: str | None = None
 
     @property
     def ladder(self) -> tuple[int, ...]:
@@ -231,7 +232,11 @@ def _ladder_lines(batch: BatchPlan) -> list[str]:
 
 
 def _queue_line(plan: Plan) -> str:
-    size = "callers wait when full" if plan.max_queue_size is None else f"at most {plan.max_queue_size} requests wait"
+    limit = plan.max_queue_size
+    if limit is None:
+        size = "requests are rejected when full" if plan.queue_full_action == "reject" else "callers wait when full"
+    else:
+        size = f"at most {limit} requests wait{', callers when full' if plan.queue_full_action == 'block' else ''}"
     rows = "" if plan.max_batch_size is None else f", a batch has at most {plan.max_batch_size} rows"
     return f"{size}{rows}, a partial batch is held for {plan.batch.max_queue_delay_us} us"
 

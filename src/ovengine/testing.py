@@ -98,6 +98,7 @@ def fake_model(
     row_shape: tuple[int, ...] = (4,),
     policy: object = "priority",
     max_queue_size: int | None = None,
+    queue_full_action: str | None = None,
     max_queue_delay_us: int = 0,
     cost_us: Mapping[int, float] | None = None,
     name: str = "fake",
@@ -112,6 +113,7 @@ def fake_model(
         row_shape: of one row.
         policy: `priority`, `round_robin`, or a PyCapsule.
         max_queue_size: as in `load`.
+        queue_full_action: as in `load`.
         max_queue_delay_us: as in `load`.
         cost_us: time of an inference by batch size, as the core is to believe; by default what `behaviour` says.
         name: of the model.
@@ -134,6 +136,7 @@ def fake_model(
         precision=("f32",) * len(devices),
         memory_bytes=0,
         max_queue_size=max_queue_size,
+        queue_full_action=queue_full_action,
         decisions=(Decision("device", "FAKE", "a test"),),
     )
     places = [device for device in devices for _ in range(lanes)]

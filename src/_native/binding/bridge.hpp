@@ -28,6 +28,18 @@ inline platform::Deadline deadline_after(double seconds) {
     return after(std::max(0.0, seconds));
 }
 
+// The same for Terms::deadline_ns.
+inline std::int64_t deadline_ns_after(double seconds) {
+    const platform::Deadline deadline = deadline_after(seconds);
+    return deadline ? std::chrono::nanoseconds(deadline->time_since_epoch()).count() : Terms::kNoDeadline;
+}
+inline bool is_over(platform::Deadline deadline) { return deadline && platform::Clock::now() >= *deadline; }
+inline platform::Deadline sooner(platform::Deadline deadline, std::int64_t deadline_ns) {
+    if (deadline_ns == Terms::kNoDeadline) return deadline;
+    const platform::Clock::time_point other{std::chrono::nanoseconds(deadline_ns)};
+    return deadline ? std::min(*deadline, other) : other;
+}
+
 inline std::shared_ptr<CompiledModel> make_fake(const std::vector<Port>& inputs, const std::vector<Port>& outputs,
                                                 FakeBehavior behavior, bool has_poison, float poison) {
     if (has_poison) behavior.poison = poison;

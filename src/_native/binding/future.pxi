@@ -96,6 +96,12 @@ cdef class Future:
             return errors.EngineClosed(f"model {self._model.name!r} was closed before the request had its result")
         if outcome == Outcome.lease_lost:
             return errors.LeaseLost("the batch went on without this lease")
+        if outcome == Outcome.expired:
+            return errors.DeadlineExceeded(
+                f"the deadline came before model {self._model.name!r} could run the request; it was not run"
+            )
+        if outcome == Outcome.superseded:
+            return errors.Superseded("a newer request of the group, with latest_only, has taken the place of this one")
         reason = ModelCore.completion(self._ticket).failure(self._ticket.row).decode(errors="replace")
         return errors.InferenceError(f"inference on model {self._model.name!r} failed: {_reason(reason)}")
 
@@ -190,6 +196,7 @@ cdef class Future:
         state = {
             Outcome.pending: "pending", Outcome.ok: "done", Outcome.cancelled: "cancelled",
             Outcome.failed: "failed", Outcome.closed: "closed", Outcome.lease_lost: "lease lost",
+            Outcome.expired: "expired", Outcome.superseded: "superseded",
         }[self._outcome()]
         return f"<Future {state} of model {self._model.name!r}, {self._rows} rows>"
 

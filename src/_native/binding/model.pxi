@@ -61,13 +61,17 @@ cdef class NativeModel:
     cdef bint _has_shared
     cdef dict _keys               # the bytes of shared inputs -> the key that requests with them have
     cdef uint64_t _next_key
+    cdef bint _rejects            # requests for which there is no room, instead of letting their callers wait
+    cdef str _queue_full_action
+    cdef dict _groups             # by what users call them
+    cdef Py_ssize_t _most_groups
     cdef double _slowest_s        # measured time of one inference of the largest size
     cdef bint _closed
-    cdef long _rejected_full, _rejected_input, _rejected_closed, _timeouts
+    cdef long _rejected_full, _rejected_input, _rejected_closed, _rejected_deadline, _timeouts
     cdef object __weakref__
 
     def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
-                 max_queue_size=None, max_queue_delay_us=0, CpuBudget budget=None, threads=()):
+                 max_queue_size=None, max_queue_delay_us=0, queue_full_action=None, CpuBudget budget=None, threads=()):
         cdef Builder builder
         cdef PortSpec spec
         self.name = name
@@ -85,7 +89,11 @@ cdef class NativeModel:
         if self._mode != DYNAMIC:
             builder.input_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._inputs]
             builder.output_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._outputs]
-        builder.max_queue_size = self._max_queue_size = max_queue_size or 0
+        self._queue_full_action = queue_full_action
+        self._set_queue(max_queue_size)
+        builder.max_queue_size = self._max_queue_size
+        self._groups = {}
+        self._most_groups = MOST_IDLE_GROUPS
         builder.max_queue_delay_ns = <int64_t>(max_queue_delay_us) * 1000
         self._devices = tuple(dict.fromkeys([device for device, _ in lanes]))
         if budget is not None:
@@ -125,6 +133,11 @@ cdef class NativeModel:
     def costs(self):
         return dict(self.core.get().costs())
 
+    cdef _set_queue(self, max_queue_size):
+        self._max_queue_size = max_queue_size or 0
+        action = self._queue_full_action or ("reject" if self._max_queue_size else "block")
+        self._rejects = action == "reject"
+
     cdef _set_policy(self, Builder* builder, object policy):
         cdef ovengine_policy* native
         if isinstance(policy, str):
@@ -137,10 +150,10 @@ cdef class NativeModel:
                 f"a native policy is a PyCapsule named {OVENGINE_POLICY_CAPSULE.decode()!r}, not {policy!r}"
             )
         native = <ovengine_policy*>PyCapsule_GetPointer(policy, OVENGINE_POLICY_CAPSULE)
-        if native.abi_version != OVENGINE_POLICY_ABI_VERSION or native.struct_size < sizeof(ovengine_policy):
+        if native.abi_version != OVENGINE_POLICY_ABI_VERSION or native.struct_size < OVENGINE_POLICY_LEAST_SIZE:
             raise errors.PluginError(
                 f"the policy was built for ABI {native.abi_version} ({native.struct_size} bytes), this ovengine has "
-                f"ABI {OVENGINE_POLICY_ABI_VERSION} ({sizeof(ovengine_policy)} bytes); build the plugin again"
+                f"ABI {OVENGINE_POLICY_ABI_VERSION} (from {OVENGINE_POLICY_LEAST_SIZE} bytes); build the plugin again"
             )
         if native.select_lane == NULL:
             raise errors.PluginError("the policy has no select_lane")
@@ -207,25 +220,34 @@ cdef class NativeModel:
             return True
         return False
 
-    cdef int _begin(self, uint32_t rows, Ticket& ticket, bint may_wait, Deadline deadline, object timeout,
-                    const Terms& terms) except -1:
+    cdef int _begin(self, uint32_t rows, Ticket& ticket, const Terms& terms, bint may_wait, Deadline deadline,
+                    object timeout) except -1:
         cdef Admission admission = self.core.get().begin(rows, ticket, terms)
         while admission != Admission.ok:
-            self._wait_for_room(admission, may_wait, deadline, timeout)
+            self._wait_for_room(admission, terms, may_wait, deadline, timeout)
             admission = self.core.get().begin(rows, ticket, terms)
         return 0
 
-    cdef int _wait_for_room(self, Admission refused, bint may_wait, Deadline deadline, object timeout) except -1:
+    cdef int _wait_for_room(self, Admission refused, const Terms& terms, bint may_wait, Deadline deadline,
+                            object timeout) except -1:
         """Where that helps, and the caller may; otherwise raises what was the matter."""
         cdef WaitResult waited
+        cdef shared_ptr[Group] group = terms.group
+        cdef int64_t deadline_ns = terms.deadline_ns
         if refused == Admission.closed:
             raise _closed_error(self)
-        if self._max_queue_size != 0 or not may_wait:
+        if refused == Admission.unmeetable:
+            self._rejected_deadline += 1
+            raise errors.DeadlineUnmeetable(
+                f"model {self.name!r} would have the result after the deadline; "
+                f"{self.core.get().approx_waiting()} requests wait"
+            )
+        if self._rejects or not may_wait:
             raise _queue_full(self)
         with nogil:
-            waited = self.core.get().wait_for_room(deadline)
+            waited = self.core.get().wait_for_room(sooner(deadline, deadline_ns), group.get())
         PyErr_CheckSignals()
-        if waited == WaitResult.timed_out:
+        if waited == WaitResult.timed_out and is_over(deadline):
             self._timeouts += 1
             raise errors.InferenceTimeout(f"no room in the queue of model {self.name!r} within {timeout} s")
         return 0
@@ -250,7 +272,7 @@ cdef class NativeModel:
             raise
         return 0
 
-    cdef Future _submit(self, object inputs, bint share_inputs, bint may_wait):
+    cdef Future _submit(self, object inputs, Terms terms, bint share_inputs, bint may_wait):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
@@ -259,13 +281,12 @@ cdef class NativeModel:
         cdef vector[byte*] shared
         cdef cnp.ndarray array
         cdef Future future
-        cdef Terms terms
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
             if rows > self._max_batch_size or self._mode == DYNAMIC:
-                return self._submit_job(arrays, rows, single, not share_inputs, may_wait, Deadline(), None)
+                return self._submit_job(arrays, rows, single, terms, not share_inputs, may_wait, Deadline(), None)
             terms.key = self._key(arrays)
-        self._begin(rows, ticket, may_wait, Deadline(), None, terms)
+        self._begin(rows, ticket, terms, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
             if arrays is None:
                 arrays = [inputs]
@@ -277,15 +298,15 @@ cdef class NativeModel:
             self._fill(ticket, inputs, arrays)
         while self.core.get().publish(ticket) == Admission.full:
             # Another thread took the last place after begin(): back to waiting for one.
-            self._begin(rows, ticket, may_wait, Deadline(), None, terms)
+            self._begin(rows, ticket, terms, may_wait, Deadline(), None)
             kept = None
             self._fill(ticket, inputs, arrays)
         future = _make_future(self, ticket, single)
         future._kept = kept
         return future
 
-    cdef Future _submit_job(self, list arrays, uint32_t rows, bint single, bint copy, bint may_wait,
-                            Deadline deadline, object timeout, int* lane=NULL):
+    cdef Future _submit_job(self, list arrays, uint32_t rows, bint single, const Terms& terms, bint copy,
+                            bint may_wait, Deadline deadline, object timeout, int* lane=NULL):
         """`lane`: borrowed, to run the job on; given back, and -1 then, when the job has to wait for room."""
         cdef vector[byte*] pointers
         cdef vector[ShapedInput] shaped
@@ -311,48 +332,58 @@ cdef class NativeModel:
                 pointers.push_back(<byte*>cnp.PyArray_DATA(array))
         while True:
             if self._mode == DYNAMIC:
-                admission = self.core.get().submit_shaped(shaped, ticket)
+                admission = self.core.get().submit_shaped(shaped, ticket, terms)
             else:
-                admission = self.core.get().submit_rows(pointers, rows, ticket)
+                admission = self.core.get().submit_rows(pointers, rows, ticket, terms)
             if admission == Admission.ok:
                 break
             if lane != NULL and lane[0] >= 0:
                 self.core.get().return_lane(lane[0])
                 lane[0] = -1
-            self._wait_for_room(admission, may_wait, deadline, timeout)
+            self._wait_for_room(admission, terms, may_wait, deadline, timeout)
         future = _make_future(self, ticket, single)
         future._kept = kept
         return future
 
-    def submit(self, inputs, *, bint share_inputs=False):
-        return self._submit(inputs, share_inputs, True)
+    def submit(self, inputs, *, bint share_inputs=False, priority=None, deadline=None, group=None,
+               bint latest_only=False):
+        cdef Terms terms
+        if priority is not None or deadline is not None or group is not None or latest_only:
+            _read_terms(self, terms, priority, deadline, group, latest_only)
+        return self._submit(inputs, terms, share_inputs, True)
 
-    def ainfer(self, inputs, *, bint share_inputs=False):
-        return self._submit(inputs, share_inputs, False)
+    def ainfer(self, inputs, *, bint share_inputs=False, priority=None, deadline=None, group=None,
+               bint latest_only=False):
+        cdef Terms terms
+        if priority is not None or deadline is not None or group is not None or latest_only:
+            _read_terms(self, terms, priority, deadline, group, latest_only)
+        return self._submit(inputs, terms, share_inputs, False)
 
-    def infer(self, inputs, *, timeout=None):
-        return self._infer(inputs, timeout)
+    def infer(self, inputs, *, timeout=None, priority=None, deadline=None, group=None):
+        cdef Terms terms
+        if priority is not None or deadline is not None or group is not None:
+            _read_terms(self, terms, priority, deadline, group, False)
+        return self._infer(inputs, terms, timeout)
 
     def __call__(self, inputs):
-        return self._infer(inputs, None)
+        return self._infer(inputs, Terms(), None)
 
-    cdef Result _infer(self, object inputs, object timeout):
+    cdef Result _infer(self, object inputs, Terms terms, object timeout):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
         cdef list arrays = None
         cdef int lane
         cdef Deadline deadline = _deadline(timeout)
-        cdef Terms terms
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
             if rows > self._max_batch_size or self._mode == DYNAMIC:
-                return self._run_job(arrays, rows, single, deadline, timeout)
+                return self._run_job(arrays, rows, single, terms, deadline, timeout)
             terms.key = self._key(arrays)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:
             try:
-                self._begin(rows, ticket, False, deadline, timeout, terms)
+                self._begin(rows, ticket, terms, False, deadline, timeout)
                 self._fill(ticket, inputs, arrays)
             except BaseException:
                 self.core.get().return_lane(lane)
@@ -365,10 +396,10 @@ cdef class NativeModel:
                     return _make_result(self, ticket, rows, single)
                 return self._finish(_make_future(self, ticket, single), deadline, timeout)
             self.core.get().return_lane(lane)
-        self._begin(rows, ticket, True, deadline, timeout, terms)
+        self._begin(rows, ticket, terms, True, deadline, timeout)
         self._fill(ticket, inputs, arrays)
         while self.core.get().publish(ticket) == Admission.full:
-            self._begin(rows, ticket, True, deadline, timeout, terms)
+            self._begin(rows, ticket, terms, True, deadline, timeout)
             self._fill(ticket, inputs, arrays)
         return self._finish(_make_future(self, ticket, single), deadline, timeout)
 
@@ -392,21 +423,25 @@ cdef class NativeModel:
             future.cancel()
             raise
 
-    def infer_rows(self, inputs, *, timeout=None):
+    def infer_rows(self, inputs, *, timeout=None, priority=None, deadline=None, group=None):
         cdef uint32_t rows = 0
         cdef bint single = False
+        cdef Terms terms
+        if priority is not None or deadline is not None or group is not None:
+            _read_terms(self, terms, priority, deadline, group, False)
         arrays = self._prepare(inputs, &rows, &single)
         if self._mode == WHOLE:
-            return self._infer(inputs, timeout)
-        return self._run_job(arrays, rows, single, _deadline(timeout), timeout)
+            return self._infer(inputs, terms, timeout)
+        return self._run_job(arrays, rows, single, terms, _deadline(timeout), timeout)
 
-    cdef Result _run_job(self, list arrays, uint32_t rows, bint single, Deadline deadline, object timeout):
+    cdef Result _run_job(self, list arrays, uint32_t rows, bint single, const Terms& terms, Deadline deadline,
+                         object timeout):
         cdef int lane = self.core.get().try_borrow_lane() if self._mode == ROWS and self._may_run(timeout) else -1
         cdef Future future
         cdef Ticket ticket
         cdef double slice_s
         try:
-            future = self._submit_job(arrays, rows, single, False, True, deadline, timeout, &lane)
+            future = self._submit_job(arrays, rows, single, terms, False, True, deadline, timeout, &lane)
         except BaseException:
             if lane >= 0:
                 self.core.get().return_lane(lane)
@@ -456,7 +491,7 @@ cdef class NativeModel:
     def set_limits(self, *, max_batch_size, max_queue_size, max_queue_delay_us):
         if self._closed or self.core.get().forked():
             raise _closed_error(self)
-        self._max_queue_size = max_queue_size or 0
+        self._set_queue(max_queue_size)
         self.core.get().set_max_batch_rows(max_batch_size)
         self._max_batch_size = self.core.get().max_batch_rows()
         self.core.get().set_max_queue_size(self._max_queue_size)
@@ -516,11 +551,14 @@ cdef class NativeModel:
                 "lease_lost": totals["lost"],
                 "engine_closed": core.closed_requests(),
                 "timeout": self._timeouts,
+                "deadline_exceeded": core.expired_requests(),
+                "superseded": core.superseded_requests(),
             },
             "rejections": {
                 "queue_full": self._rejected_full,
                 "invalid_input": self._rejected_input,
                 "closed": self._rejected_closed,
+                "deadline_unmeetable": self._rejected_deadline,
             },
             "pending_requests": core.approx_waiting(),
             "policy_faults": core.policy_faults(),

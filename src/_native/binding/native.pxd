@@ -87,6 +87,7 @@ cdef extern from "ovengine_policy.h" nogil:
         void* select_lane
 
     int OVENGINE_POLICY_ABI_VERSION
+    size_t OVENGINE_POLICY_LEAST_SIZE
     const char* OVENGINE_POLICY_CAPSULE
 
 cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
@@ -119,6 +120,8 @@ cdef extern from "completion.hpp" namespace "ovengine" nogil:
         failed
         closed
         lease_lost
+        expired
+        superseded
 
     cdef cppclass Completion:
         cbool done()
@@ -154,6 +157,9 @@ cdef extern from "cpu_budget.hpp" namespace "ovengine" nogil:
 cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     TimePoint after(double seconds)
     Deadline deadline_after(double seconds)
+    int64_t deadline_ns_after(double seconds)
+    cbool is_over(Deadline deadline)
+    Deadline sooner(Deadline deadline, int64_t deadline_ns)
     shared_ptr[CompiledModel] make_fake(const vector[NativePort]& inputs, const vector[NativePort]& outputs,
                                         FakeBehavior behavior, cbool has_poison, float poison) except +
     double measure(const CompiledModel& model, int min_runs, double max_seconds) except +
@@ -182,9 +188,19 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     Percentiles inference_percentiles(const ModelCore& core)
 
 cdef extern from "request.hpp" namespace "ovengine" nogil:
+    int kPriorities
+
+    cdef cppclass Group:
+        uint32_t approx_waiting()
+
     cdef cppclass Terms:
         Terms()
         uint64_t key
+        uint32_t priority
+        int64_t deadline_ns
+        shared_ptr[Group] group
+        cbool latest_only
+        cbool is_plain()
 
 cdef extern from "model_core.hpp" namespace "ovengine" nogil:
     cdef cppclass Slot:
@@ -206,6 +222,7 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         ok
         full
         closed
+        unmeetable
 
     cdef cppclass InUse "ovengine::Dispatcher::InUse":
         size_t slots, batches, requests, rows
@@ -221,7 +238,6 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         void set_max_queue_size(uint32_t size)
         size_t lane_count()
         cbool forked()
-        Admission begin(uint32_t rows, Ticket& ticket) except +
         Admission begin(uint32_t rows, Ticket& ticket, const Terms& terms) except +
         byte* destination(const Ticket& ticket, size_t port) except +
         @staticmethod
@@ -229,13 +245,14 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         Admission publish(Ticket& ticket)
         Admission publish(Ticket& ticket, cbool wake)
         void abandon(Ticket& ticket)
-        WaitResult wait_for_room(Deadline deadline)
+        WaitResult wait_for_room(Deadline deadline, const Group* group)
         int try_borrow_lane()
         void run_borrowed(int lane)
         void run_borrowed_job(int lane, const Ticket& ticket, TimePoint until)
         void return_lane(int lane)
-        Admission submit_rows(vector[byte*] inputs, uint32_t rows, Ticket& ticket) except +
-        Admission submit_shaped(vector[ShapedInput] inputs, Ticket& ticket) except +
+        Admission submit_rows(vector[byte*] inputs, uint32_t rows, Ticket& ticket, const Terms& terms) except +
+        Admission submit_shaped(vector[ShapedInput] inputs, Ticket& ticket, const Terms& terms) except +
+        shared_ptr[Group] make_group(const string& name) except +
         Admission begin_lease(uint32_t rows, Ticket& ticket) except +
         cbool publish_lease(Ticket& ticket, Admission& admission)
         void abandon_lease(Ticket& ticket)
@@ -262,4 +279,6 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         uint32_t lane_device(size_t lane)
         uint64_t closed_requests()
         uint64_t cancelled_requests()
+        uint64_t expired_requests()
+        uint64_t superseded_requests()
         uint64_t policy_faults()

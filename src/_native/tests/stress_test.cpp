@@ -19,6 +19,7 @@ struct Load {
     std::uint32_t requests;
     std::uint32_t jitter_per_mille = 0;
     std::uint32_t fail_every = 0;
+    std::uint32_t terms_per_mille = 100;  // requests with terms
     std::uint32_t producers = 3, waiters = 2;
     bool changes_limits = false;
     Setup setup{};
@@ -57,8 +58,21 @@ struct Sent {
     Ticket ticket;
     std::uint32_t tag = 0;
     bool cancelled = false;
+    Terms terms{};
     std::vector<float> bulk;
 };
+
+Terms random_terms(std::uint64_t bits, const std::vector<std::shared_ptr<Group>>& groups) {
+    Terms terms;
+    if (bits % 2 == 0) terms.priority = static_cast<std::uint32_t>(1 + (bits >> 4) % kPriorities);
+    if ((bits >> 8) % 4 == 0) terms.key = 1 + (bits >> 12) % 3;
+    if ((bits >> 16) % 3 == 0) terms.deadline_ns = now_ns() + static_cast<std::int64_t>((bits >> 24) % 4'000'000);
+    if ((bits >> 48) % 3 == 0) {
+        terms.group = groups[(bits >> 52) % groups.size()];
+        terms.latest_only = (bits >> 56) % 2 == 0;
+    }
+    return terms;
+}
 
 void run(Load load) {
     constexpr std::uint32_t kMaxRows = 40;  // of one request: jobs
@@ -74,13 +88,16 @@ void run(Load load) {
     Model model(std::move(load.setup));
     BoundedRing<Sent*> sent(256);
     std::atomic<std::uint32_t> next_tag{1}, left{load.requests}, producing{load.producers};
-    std::array<std::atomic<std::uint32_t>, 6> outcomes{};
+    std::array<std::atomic<std::uint32_t>, 8> outcomes{};
+    const std::vector groups{std::make_shared<Group>("a"), std::make_shared<Group>("b"), std::make_shared<Group>("c")};
 
     const auto finish = [&](Sent& request) {
         const Outcome outcome = Model::wait(request.ticket);
         outcomes[static_cast<std::size_t>(outcome)].fetch_add(1, std::memory_order_relaxed);
         CHECK(outcome == Outcome::ok || (outcome == Outcome::cancelled && request.cancelled) ||
-              (outcome == Outcome::failed && can_fail));
+              (outcome == Outcome::failed && can_fail) ||
+              (outcome == Outcome::expired && request.terms.deadline_ns <= now_ns() + 1'000'000) ||
+              (outcome == Outcome::superseded && request.terms.latest_only));
         if (outcome == Outcome::ok) {
             CHECK(!request.cancelled);
             CHECK(model.has_own_result(request.ticket, static_cast<float>(request.tag)));
@@ -111,12 +128,16 @@ void run(Load load) {
             Ticket& ticket = request->ticket;
             const auto first = static_cast<float>(tag);
             Admission admission = Admission::full;
+            Terms& terms = request->terms;
+            if (!is_lease && (bits >> 30) % 1000 < load.terms_per_mille) terms = random_terms(random_bits(), groups);
             if (is_job) {
                 request->bulk.resize(rows * model.width);
                 for (std::size_t i = 0; i < request->bulk.size(); ++i)
                     request->bulk[i] = first + static_cast<float>(i / model.width);
                 while (admission == Admission::full)
-                    admission = model->submit_rows({reinterpret_cast<std::byte*>(request->bulk.data())}, rows, ticket);
+                    admission =
+                        model->submit_rows({reinterpret_cast<std::byte*>(request->bulk.data())}, rows, ticket, terms);
+                if (admission == Admission::unmeetable) continue;
             } else if (is_lease) {
                 while (admission == Admission::full) admission = model->begin_lease(rows, ticket);
                 model.write(ticket, first);
@@ -129,9 +150,12 @@ void run(Load load) {
                 if (admission == Admission::full) continue;
             } else {
                 const int lane = runs_itself ? model->try_borrow_lane() : -1;
-                const Terms terms{.key = (bits >> 56) % 8 == 0 ? 1 + (bits >> 60) % 3 : 0};
                 while ((admission = model->begin(rows, ticket, terms)) == Admission::full)
-                    if (lane < 0) model->wait_for_room(in(1s));
+                    if (lane < 0) model->wait_for_room(in(1s), terms.group.get());
+                if (admission == Admission::unmeetable) {
+                    if (lane >= 0) model->return_lane(lane);
+                    continue;
+                }
                 model.write(ticket, first);
                 if ((bits >> 24) % 32 == 0) {
                     model->abandon(ticket);
@@ -197,10 +221,13 @@ void run(Load load) {
     }
     const std::chrono::duration<double> took = platform::Clock::now() - start;
     CHECK(model->close(in(20s)));
+    CHECK_EQ(outcomes[static_cast<std::size_t>(Outcome::closed)].load(), 0u);
+    for (const auto& group : groups) CHECK_EQ(group->approx_waiting() + group->approx_rows(), 0u);
     // No row ran twice, whatever became of its request.
     for (const auto& tag : tags) CHECK(tag.runs.load(std::memory_order_relaxed) <= (can_fail ? 2 : 1));
-    std::printf("[%u requests in %.1f s: %u ok, %u cancelled, %u failed] ", load.requests, took.count(),
-                outcomes[1].load(), outcomes[2].load(), outcomes[3].load());
+    std::printf("[%u requests in %.1f s: %u ok, %u cancelled, %u failed, %u expired, %u superseded] ", load.requests,
+                took.count(), outcomes[1].load(), outcomes[2].load(), outcomes[3].load(), outcomes[6].load(),
+                outcomes[7].load());
 }
 
 }  // namespace
@@ -246,4 +273,17 @@ TEST("the same with rows that are bound where they lie") {
     run({.requests = requests() / 20,
          .jitter_per_mille = 20,
          .setup = {.ladder = {1, 4}, .lanes = 2, .width = 5000, .out_width = 3000}});
+}
+
+TEST("the same where every request has terms of its own, on a device that takes its time") {
+    run({.requests = requests() / 20,
+         .jitter_per_mille = 20,
+         .terms_per_mille = 900,
+         .setup = {.ladder = {1, 4},
+                   .cost_us = {20, 30},
+                   .lanes = 2,
+                   .width = 3,
+                   .out_width = 2,
+                   .behavior = {.service_time_us = 20},
+                   .queue = {.max_queue_size = 200}}});
 }

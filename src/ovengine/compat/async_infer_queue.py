@@ -16,7 +16,7 @@ from ovengine.compat._adopted import adopt
 from ovengine.compat._ports import Ports
 from ovengine.compat.infer_request import InferRequest
 from ovengine.errors import ConfigError
-from ovengine.model import Model
+from ovengine.model import Model, submit_when_room
 
 if TYPE_CHECKING:
     import openvino
@@ -92,10 +92,11 @@ class AsyncInferQueue:
         """
         index = self._take_idle()
         request = self._requests[index]
+        submit = functools.partial(self._model.submit, share_inputs=True)
         try:
             arrays = request._set_inputs(inputs, share_inputs)
             request._start(userdata)
-            request._future = self._model._submit_when_room(arrays, self._in_flight, share_inputs=True)
+            request._future = submit_when_room(submit, arrays, self._in_flight)
             request._future._add_callback(functools.partial(self._completed, index))
         except BaseException:
             self._give_up(index)

@@ -590,6 +590,64 @@ struct QueueClose : rl::test_suite<QueueClose, 2> {
     }
 };
 
+// notice / run: a request that is counted, queued and noticed while the keeper looks is found: nobody sleeps over it.
+struct KeeperNotice : rl::test_suite<KeeperNotice, 2> {
+    DeadlineKeeper keeper;
+    model::atomic<int> counted{0}, queued{0};
+    void thread(unsigned index) {
+        if (index == 0) {
+            counted.fetch_add(1, std::memory_order_seq_cst);
+            queued.store(1, std::memory_order_release);
+            keeper.notice(1);
+            return;
+        }
+        bool found = false, first = true;
+        keeper.run(
+            [&]() -> std::int64_t {
+                found = queued.load(std::memory_order_acquire) == 1;
+                // At first another one is due.
+                const bool any = counted.load(std::memory_order_seq_cst) == 1 || std::exchange(first, false);
+                return any ? 1 : Terms::kNoDeadline;
+            },
+            [&] { return found; });
+    }
+};
+
+// offer / gather / heir: of requests that take each other's place, each ends once, and is run or superseded.
+struct CoreTerms : rl::test_suite<CoreTerms, 3>, Core {
+    std::shared_ptr<Group> group;
+    void before() {
+        make(1, 2);
+        group = std::make_shared<Group>("");
+    }
+    void thread(unsigned index) {
+        if (index == 2) return core->run_lane(0);
+        for (int i = 0; i < 2; ++i) {
+            const float value = static_cast<float>(10 * index + i + 1);
+            Ticket ticket;
+            const Terms terms{.priority = index + 1, .group = group, .latest_only = true};
+            Admission admission = Admission::full;
+            while (admission == Admission::full) {
+                while (core->begin(1, ticket, terms) != Admission::ok) core->wait_for_room(std::nullopt);
+                write(ticket, value);
+                admission = core->publish(ticket);
+                if (admission == Admission::full) core->wait_for_room(std::nullopt);
+            }
+            while (ModelCore::outcome(ticket) == Outcome::pending) ModelCore::wait(ticket, std::nullopt);
+            const Outcome outcome = ModelCore::outcome(ticket);
+            EXPECT(outcome == Outcome::ok || outcome == Outcome::superseded);
+            if (outcome == Outcome::ok) expect_result(ticket, value);
+            EXPECT(int(shadow.run[static_cast<int>(value)]($)) == (outcome == Outcome::ok));
+            core->release(ticket);
+        }
+        leave();
+    }
+    void after() {
+        group.reset();
+        check_rest();
+    }
+};
+
 // caller-runs: a lane goes from its thread to a caller and back while another one submits.
 struct CoreBorrow : rl::test_suite<CoreBorrow, 3>, Core {
     void before() { make(2, 2); }
@@ -728,6 +786,8 @@ const Scenario scenarios[] = {
     {"core_job", rl::simulate<CoreJob<false>>, 20'000},
     {"core_job_cancel", rl::simulate<CoreJob<true>>, 20'000},
     {"queue_close", rl::simulate<QueueClose>, 100'000},
+    {"keeper_notice", rl::simulate<KeeperNotice>, 100'000},
+    {"core_terms", rl::simulate<CoreTerms>, 40'000},
     {"core_borrow", rl::simulate<CoreBorrow>, 40'000},
     {"core_cancel", rl::simulate<CoreCancel>, 40'000},
     {"core_lease", rl::simulate<CoreLease>, 40'000},
