@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future as ReadFuture
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ovengine
+from ovengine._load_generator import default_window
 from ovengine.cli._inputs import ImageOptions, Reader, Request, find_files
 from ovengine.cli._options import add_model_options, at_least, load_model
 from ovengine.cli._outputs import Writer, open_writer
 from ovengine.errors import EngineClosed, OvengineError, QueueFull
-
-if TYPE_CHECKING:
-    from ovengine.plan import Plan
 
 READERS = min(4, os.cpu_count() or 1)
 
@@ -83,11 +81,6 @@ def run(args: argparse.Namespace) -> int:
         with writer, _Progress(reader, files, quiet=args.quiet) as progress:
             _run_all(model, files, reader, writer, window, progress)
     return 1 if progress.failures else 0
-
-
-def default_window(plan: Plan) -> int:
-    """Requests that keep every lane busy: a full batch in each, and as much again waiting."""
-    return max(16, 2 * (len(plan.lanes) + 1) * plan.ladder[-1])
 
 
 def _run_all(
