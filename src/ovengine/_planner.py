@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ovengine import _batch_axis
+from ovengine import _batch_axis, _profiles
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import Graph, Port, Runtime
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
@@ -42,6 +42,7 @@ from ovengine.hookspecs import (
 from ovengine.model import Model
 from ovengine.plan import MAX_LANES, BatchAxis, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo
 from ovengine.plugins import Plugins
+from ovengine.profile import Profile
 
 BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
 NATIVE_POLICIES = ("priority", "round_robin")
@@ -84,6 +85,7 @@ class Planner:
         device_selector: str,
         batcher: str,
         scheduler: str,
+        profile: Profile | None,
         name: str | None,
     ) -> Model:
         """Everything in order. Raises what `Engine.load` says."""
@@ -95,6 +97,10 @@ class Planner:
         loaded = self.read(source, loader)
         model = loaded if isinstance(loaded, Blob) else self.reshape(loaded)
         devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
+        if profile is not None:
+            self.apply(profile, source, devices)
+            sizes = self.plugins.get("batcher", self.options.batcher or batcher)
+            devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
         compiler = Compiler(self.runtime, model, devices, self.options.config)
         if isinstance(model, Blob):
             compiled = compiler.compiled(None)
@@ -117,6 +123,15 @@ class Planner:
     def decide(self, what: str, choice: str, why: str) -> None:
         """Write a decision down for the plan."""
         self.decisions.append(Decision(what, choice, why))
+
+    def apply(self, profile: Profile, source: object, devices: Sequence[DevicePlan]) -> None:
+        """Take the settings of a profile over into the options. Raises ConfigError where it does not fit."""
+        here = _profiles.conditions(source, devices[0].device, self.runtime, self.cpu_budget, self.options)
+        _profiles.check_fit(profile, here)
+        self.options = _profiles.applied(profile.settings, self.options)
+        # The devices are selected once more, with these options.
+        self.decisions = [decision for decision in self.decisions if decision.what != "device"]
+        self.decide("profile", str(profile.settings), profile.why)
 
     # -- source -------------------------------------------------------------------------------------------------------
 

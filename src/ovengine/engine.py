@@ -18,6 +18,7 @@ from ovengine.config import Hint, LoadOptions, Shapes, available_cpus
 from ovengine.errors import ConfigError, EngineClosed, ForkedError, UnknownDeviceError
 from ovengine.model import Model
 from ovengine.plugins import Plugins, default
+from ovengine.profile import Profile
 
 __all__ = ["Engine", "default_engine", "load"]
 
@@ -116,6 +117,7 @@ class Engine:
         max_queue_delay_us: int | None = None,
         max_queue_size: int | None = None,
         shapes: Shapes | None = None,
+        profile: Profile | str | os.PathLike[str] | None = None,
         name: str | None = None,
     ) -> Model:
         """Load a model and start its lanes.
@@ -141,13 +143,16 @@ class Engine:
             max_queue_size: requests that may wait; QueueFull beyond. None (or 0) lets callers wait for room.
             shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
                 dimension dynamic.
+            profile: settings that `tune` found for this model on this machine, or the file that they are in; other
+                arguments given here win over them.
             name: of the model, in plans and statistics; by default after the source.
 
         Raises:
             ModelNotFoundError, ModelError: the source is missing, or not a model that OpenVINO takes.
             UnknownDeviceError, UnknownPluginError: no such device or plugin; the text lists the choices.
             PropertyError: an OpenVINO property is unknown, read-only or refused.
-            ConfigError: another argument is out of range, or two contradict each other.
+            ConfigError: another argument is out of range, two contradict each other, or the profile was tuned for another
+                model or machine.
             EngineClosed, ForkedError: the engine is closed, or belongs to the parent process.
         """
         self._check_usable()
@@ -162,6 +167,8 @@ class Engine:
             max_queue_size=max_queue_size,
             shapes=shapes,
         )
+        if profile is not None and not isinstance(profile, Profile):
+            profile = Profile.load(profile)
         planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options, self._turn)
         model = planner.load(
             source,
@@ -169,6 +176,7 @@ class Engine:
             device_selector=device_selector or "auto",
             batcher=options.batcher or "adaptive",
             scheduler=scheduler or "priority",
+            profile=profile,
             name=name,
         )
         with self._lock:
@@ -267,6 +275,7 @@ def load(
     max_queue_delay_us: int | None = None,
     max_queue_size: int | None = None,
     shapes: Shapes | None = None,
+    profile: Profile | str | os.PathLike[str] | None = None,
     name: str | None = None,
 ) -> Model:
     """Load a model on the default engine; see `Engine.load`."""
@@ -284,6 +293,7 @@ def load(
         max_queue_delay_us=max_queue_delay_us,
         max_queue_size=max_queue_size,
         shapes=shapes,
+        profile=profile,
         name=name,
     )
 
