@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from ovengine.tuner._report import HEADER, Chart, charts, table
+from ovengine.tuner._report import HEADER, INCOMPLETE, Chart, charts, table
 
 if TYPE_CHECKING:
     from ovengine.tuner._tune import Tuning
@@ -47,16 +47,17 @@ def page(tuning: Tuning) -> str:
         "CPUs": str(conditions.cpus),
         "OpenVINO": conditions.openvino,
         "hint": conditions.hint,
-        "limit": "none" if tuning.p99_ms is None else f"p99 within {tuning.p99_ms:g} ms",
+        "limit": "none" if tuning.found.p99_ms is None else f"p99 within {tuning.found.p99_ms:g} ms",
     }
     listed = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
     drawn = "".join(svg(chart) for chart in charts(tuning))
+    unseen = "" if tuning.found.complete else f"<p>{INCOMPLETE}</p>\n"
     title = f"ovengine tune: {escape(tuning.name)}"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{STYLE}</style></head>\n"
-        f'<body><h1>{title}</h1>\n<p class="why">{escape(tuning.why)}</p>\n'
+        f'<body><h1>{title}</h1>\n<p class="why">{escape(tuning.why)}</p>\n{unseen}'
         f'<table>{listed}</table>\n<h2>Curves</h2>\n<div class="charts">{drawn}</div>\n'
         f"<h2>All that was measured</h2>\n{_candidates(tuning)}\n"
         "<p>Throughput and its spread are of the closed loop, which keeps every lane busy; latencies in the table are "
@@ -77,8 +78,8 @@ def _candidates(tuning: Tuning) -> str:
         return f"<tr{marked}>{''.join(texts)}</tr>"
 
     rows = [
-        row(cells, "td", candidate is tuning.chosen)
-        for cells, candidate in zip(table(tuning), tuning.candidates, strict=True)
+        row(cells, "td", candidate is tuning.found.chosen)
+        for cells, candidate in zip(table(tuning), tuning.found.candidates, strict=True)
     ]
     return f'<div class="scroll"><table>{row(HEADER, "th")}{"".join(rows)}</table></div>'
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 HEADER = ("setting", "batch sizes", "lanes", "precision", "requests/s", "spread", "p50 ms", "p99 ms", "note")
 
 
+INCOMPLETE = "Time was up before every setting had been looked at; --seconds gives it more."
+
+
 @dataclass(frozen=True)
 class Chart:
     """Lines over one axis; both axes start at 0, or are logarithmic."""
@@ -57,12 +60,13 @@ def as_json(tuning: Tuning) -> dict[str, Any]:
     return {
         "model": tuning.name,
         "why": tuning.why,
-        "p99_limit_ms": tuning.p99_ms,
+        "p99_limit_ms": tuning.found.p99_ms,
         "meets_limit": tuning.meets_limit,
+        "complete": tuning.found.complete,
         "profile": tuning.profile.to_json(),
-        "chosen": tuning.candidates.index(tuning.chosen),
-        "default": tuning.candidates.index(tuning.default),
-        "candidates": [_candidate_json(candidate, tuning.p99_ms) for candidate in tuning.candidates],
+        "chosen": tuning.found.candidates.index(tuning.found.chosen),
+        "default": tuning.found.candidates.index(tuning.found.default),
+        "candidates": [_candidate_json(candidate, tuning.found.p99_ms) for candidate in tuning.found.candidates],
     }
 
 
@@ -86,7 +90,7 @@ def _turn_json(turn: Turn) -> dict[str, Any]:
 
 def table(tuning: Tuning) -> list[tuple[str, ...]]:
     """A row of texts for each candidate, as in HEADER; latencies are those at saturation."""
-    return [_row(tuning, candidate) for candidate in tuning.candidates]
+    return [_row(tuning, candidate) for candidate in tuning.found.candidates]
 
 
 def _row(tuning: Tuning, candidate: Candidate) -> tuple[str, ...]:
@@ -107,10 +111,10 @@ def _row(tuning: Tuning, candidate: Candidate) -> tuple[str, ...]:
 
 
 def _note(tuning: Tuning, candidate: Candidate) -> str:
-    notes = ["chosen"] if candidate is tuning.chosen else []
-    if tuning.p99_ms is not None and candidate.offered:
-        load = statistics.median(candidate.sustained(tuning.p99_ms))
-        notes.append(f"sustains {load:,.0f}/s within {tuning.p99_ms:g} ms")
+    notes = ["chosen"] if candidate is tuning.found.chosen else []
+    if tuning.found.p99_ms is not None and candidate.offered:
+        load = statistics.median(candidate.sustained(tuning.found.p99_ms))
+        notes.append(f"sustains {load:,.0f}/s within {tuning.found.p99_ms:g} ms")
     if candidate.refused is not None:
         notes.append(candidate.refused)
     elif candidate.deviation is not None:
@@ -126,7 +130,7 @@ def as_text(tuning: Tuning) -> str:
         "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in rows
     ]
-    return "\n".join([*lines, "", tuning.why])
+    return "\n".join([*lines, "", tuning.why, *([] if tuning.found.complete else [INCOMPLETE])])
 
 
 # -- charts -----------------------------------------------------------------------------------------------------------
@@ -139,15 +143,15 @@ def charts(tuning: Tuning) -> list[Chart]:
 
 def _over_batch(tuning: Tuning) -> list[Chart]:
     rates: dict[str, list[tuple[float, float]]] = {}
-    for candidate in tuning.candidates:
+    for candidate in tuning.found.candidates:
         seen, facts, sizes = middle(candidate.saturated), candidate.facts, candidate.settings.batch_sizes
         settings = candidate.settings
         varied = settings.max_queue_delay_us is not None or settings.precision is not None
         if seen is not None and facts is not None and sizes is not None and not varied:
             rates.setdefault(_place(candidate), []).append((sizes[-1], seen.rate))
-    best = _place(tuning.chosen if tuning.chosen.settings.batch_sizes else tuning.default)
+    best = _place(tuning.found.chosen if tuning.found.chosen.settings.batch_sizes else tuning.found.default)
     latencies: dict[str, list[tuple[float, float]]] = {}
-    for candidate in tuning.candidates:
+    for candidate in tuning.found.candidates:
         seen, sizes = middle(candidate.saturated), candidate.settings.batch_sizes
         if seen is not None and sizes is not None and _place(candidate) == best:
             for name, value in (("p50", seen.p50_ms), ("p99", seen.p99_ms)):
@@ -168,16 +172,16 @@ def _place(candidate: Candidate) -> str:
 def _over_load(tuning: Tuning) -> list[Chart]:
     answered: dict[str, list[tuple[float, float]]] = {}
     latencies: dict[str, list[tuple[float, float]]] = {}
-    for name, candidate in {"defaults": tuning.default, "chosen": tuning.chosen}.items():
-        if name == "defaults" and candidate is tuning.chosen:
+    for name, candidate in {"defaults": tuning.found.default, "chosen": tuning.found.chosen}.items():
+        if name == "defaults" and candidate is tuning.found.chosen:
             continue
         for rate, turn in by_rate(candidate.curve).items():
             answered.setdefault(name, []).append((rate, turn.rate))
             latencies.setdefault(f"p50, {name}", []).append((rate, turn.p50_ms))
             latencies.setdefault(f"p99, {name}", []).append((rate, turn.p99_ms))
-    if tuning.p99_ms is not None and answered:
+    if tuning.found.p99_ms is not None and answered:
         rates = [rate for line in answered.values() for rate, _ in line]
-        latencies["limit"] = [(min(rates), tuning.p99_ms), (max(rates), tuning.p99_ms)]
+        latencies["limit"] = [(min(rates), tuning.found.p99_ms), (max(rates), tuning.found.p99_ms)]
     return [
         Chart("Throughput over offered load", "offered, requests/s", "answered, requests/s", _lines(answered)),
         Chart("Latency over offered load", "offered, requests/s", "ms", _lines(latencies), log_y=True),

@@ -113,12 +113,15 @@ class Found:
 
     chosen, default: the winner, and `load` without settings; the same where nothing is better.
     candidates: all that were looked at, in that order.
+    p99_ms: the limit that was asked for.
+    complete: whether there was time to look at all.
     """
 
     chosen: Candidate
     default: Candidate
     candidates: tuple[Candidate, ...]
     p99_ms: float | None
+    complete: bool
 
     @property
     def meets_limit(self) -> bool:
@@ -187,7 +190,7 @@ class Search:
             default = self._look(Settings())
             if default.refused is not None:
                 self._subject(default)  # raises
-            self._screen()
+            complete = self._screen()
             self._begin("finals")
             finalists = self._finalists(default)
             self._compare(finalists)
@@ -201,24 +204,26 @@ class Search:
             self._begin("curves")
             self._draw_curves([chosen] if chosen is default else [chosen, default], chosen.rate)
             self._progress(1.0, "done")
-            return Found(chosen, default, tuple(self._candidates.values()), self._p99_ms)
+            return Found(chosen, default, tuple(self._candidates.values()), self._p99_ms, complete)
         finally:
             self._keep(())
 
     # -- stages -------------------------------------------------------------------------------------------------------
 
-    def _screen(self) -> None:
-        """One short look at every size on every division of the CPUs, then at the sizes around the best one."""
+    def _screen(self) -> bool:
+        """One short look at every size on every division of the CPUs, then at the sizes around the best one; false when
+        time was up before.
+        """
         for lanes, threads in self._space.places:
             best, falling = 0.0, 0
             for size in self._space.sizes:
+                if self._stage_over():
+                    return False
                 looked = self._look(_settings(size, lanes, threads))
                 falling = falling + 1 if looked.rate < FALLING * best else 0
                 best = max(best, looked.rate)
-                if looked.refused is not None or falling == 2 or self._too_slow(looked) or self._stage_over():
+                if looked.refused is not None or falling == 2 or self._too_slow(looked):
                     break
-            if self._stage_over():
-                return
         best_of_all = max(self._in_the_running(), key=self._promise)
         if best_of_all.settings.batch_sizes:
             top = best_of_all.settings.batch_sizes[-1]
@@ -226,6 +231,7 @@ class Search:
                 if 1 < size <= self._space.sizes[-1] and not self._stage_over():
                     settings = best_of_all.settings
                     self._look(_settings(size, settings.lanes, settings.threads_per_lane))
+        return True
 
     def _finalists(self, default: Candidate) -> list[Candidate]:
         """The defaults, the two most promising others, and the simplest of those near them; in order of simplicity, and

@@ -34,20 +34,19 @@ MOST_DATA = 1024
 class Tuning:
     """What `tune` found.
 
+    name: of the model.
     profile: for `load(profile=...)`.
-    chosen, default: the best candidate, and `load` without settings; the same where nothing is clearly better.
-    candidates: all that were measured or refused, in that order.
-    p99_ms: the limit that was asked for.
-    meets_limit: whether there is a load at which the best one keeps it; true without a limit.
+    found: all that was measured, and what was best.
     """
 
     name: str
     profile: Profile
-    chosen: Candidate
-    default: Candidate
-    candidates: tuple[Candidate, ...]
-    p99_ms: float | None
-    meets_limit: bool
+    found: Found
+
+    @property
+    def meets_limit(self) -> bool:
+        """Whether there is a load at which the best setting keeps `p99_ms`; true without a limit."""
+        return self.found.meets_limit
 
     @property
     def why(self) -> str:
@@ -172,8 +171,7 @@ def tune(
         memory_bytes=available_memory_bytes() * MEMORY_SHARE,
         progress=progress or (lambda share, what: None),
     ).run()
-    profile = Profile(conditions, found.chosen.settings, sentence(found))
-    return Tuning(plan.name, profile, found.chosen, found.default, found.candidates, found.p99_ms, found.meets_limit)
+    return Tuning(plan.name, Profile(conditions, found.chosen.settings, sentence(found)), found)
 
 
 def _check(
