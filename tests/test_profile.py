@@ -83,6 +83,7 @@ def test_load_takes_the_settings_over(tiny_mlp: Path, tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     Profile(here(tiny_mlp), settings, "because it is a test").save(path)
     with ovengine.load(tiny_mlp, profile=path) as model:
+        model.wait_ready()
         plan = model.plan
         assert plan.ladder == (1, 4)
         assert [lane.threads for lane in plan.lanes] == [1]
@@ -94,14 +95,17 @@ def test_load_takes_the_settings_over(tiny_mlp: Path, tmp_path: Path) -> None:
         assert np.asarray(model(np.ones(16, np.float32))).shape == (4,)
     # What the caller asks for wins.
     with ovengine.load(tiny_mlp, profile=Profile.load(path), max_batch_size=8, max_queue_delay_us=0) as model:
+        model.wait_ready()
         assert model.plan.ladder[-1] <= 8
         assert model.plan.batch.max_queue_delay_us == 0
     with ovengine.load(tiny_mlp, profile=path, batcher="none") as model:
+        model.wait_ready()
         assert model.plan.ladder == (1,)
 
 
 def test_no_batching_and_defaults_are_settings_too(tiny_mlp: Path) -> None:
     with ovengine.load(tiny_mlp, profile=Profile(here(tiny_mlp), Settings((1,)))) as model:
+        model.wait_ready()
         assert model.plan.ladder == (1,)
     with (
         ovengine.load(tiny_mlp, profile=Profile(here(tiny_mlp), Settings())) as model,
@@ -135,6 +139,7 @@ def test_what_it_was_tuned_with_has_to_be_given_again(tiny_mlp: Path, tmp_path: 
     options: dict[str, Any] = {"config": EXACT, "shapes": {"x": (-1, 16)}, "hint": "latency"}
     options["config"] = {**EXACT, "CACHE_DIR": str(tmp_path)}  # where compiled models are kept makes no difference
     with ovengine.load(tiny_mlp, profile=tmp_path / "profile.json", **options) as model:
+        model.wait_ready()
         assert model.plan.ladder == (1, 2)
 
 

@@ -151,8 +151,8 @@ class Engine:
             ModelNotFoundError, ModelError: the source is missing, or not a model that OpenVINO takes.
             UnknownDeviceError, UnknownPluginError: no such device or plugin; the text lists the choices.
             PropertyError: an OpenVINO property is unknown, read-only or refused.
-            ConfigError: another argument is out of range, two contradict each other, or the profile was tuned for another
-                model or machine.
+            ConfigError: another argument is out of range, two contradict each other, or the profile was tuned for
+                another model or machine.
             EngineClosed, ForkedError: the engine is closed, or belongs to the parent process.
         """
         self._check_usable()

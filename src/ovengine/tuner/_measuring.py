@@ -102,11 +102,13 @@ class ModelLab:
 
     def open(self, settings: Settings) -> Subject:
         """Load and warm up."""
-        subject = _ModelSubject(self._load(settings), self._data)
+        model = self._load(settings)
         try:
+            model.wait_ready()
+            subject = _ModelSubject(model, self._data)
             subject.saturate(WARM_UP_SECONDS)
         except BaseException:
-            subject.close()
+            model.close(0)
             raise
         return subject
 
