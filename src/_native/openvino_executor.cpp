@@ -7,6 +7,8 @@
 #include <sstream>
 #include <typeinfo>
 
+#include "openvino_graph.hpp"
+
 namespace ovengine {
 namespace {
 
@@ -185,6 +187,15 @@ std::shared_ptr<Graph> Graph::reshaped(const std::map<std::size_t, Dimensions>& 
     }
     copy->reshape(by_port);
     return std::make_shared<Graph>(std::make_shared<const Impl>(copy));
+}
+
+std::string Graph::content() const { return ovengine::content(*impl_->model); }
+std::map<std::size_t, Axis> Graph::layout_batch_axes() const { return ovengine::layout_batch_axes(*impl_->model); }
+std::vector<std::vector<std::int64_t>> Graph::symbolic_batch_axes(const std::vector<Axis>& inputs) const {
+    return ovengine::symbolic_batch_axes(*impl_->model, inputs);
+}
+std::shared_ptr<Graph> Graph::batch_first(const std::vector<Axis>& inputs, const std::vector<Axis>& outputs) const {
+    return std::make_shared<Graph>(std::make_shared<const Impl>(ovengine::batch_first(*impl_->model, inputs, outputs)));
 }
 
 struct Runtime::Impl {

@@ -52,6 +52,16 @@ class Graph:
         """True when the model keeps variables between inferences (ReadValue/Assign)."""
     def reshaped(self, shapes: Mapping[str | int, Sequence[int]]) -> Graph:
         """A reshaped copy; dimensions of -1 are dynamic. Raises ModelError when the graph refuses."""
+    def content(self) -> bytes:
+        """The structure and a hash of the weights: equal for models that compute the same by the same graph. Raises
+        ModelError when a node cannot be written as IR."""
+    def layout_batch_axes(self) -> dict[int, int | None]:
+        """Input index -> its batch axis, or None when it has none; of inputs that have a layout."""
+    def symbolic_batch_axes(self, inputs: Sequence[int | None]) -> tuple[tuple[int, ...], ...]:
+        """For each output the axes that carry the symbol of the batch, given the batch axis of each input. Operators
+        may lose it: no axis proves nothing."""
+    def batch_first(self, inputs: Sequence[int | None], outputs: Sequence[int | None]) -> Graph:
+        """A copy with the batch axis of each input and output first, transposed inside where it is another one."""
 
 class Compiled:
     """One compiled model on one device (an `ov::CompiledModel`, or a fake one)."""

@@ -16,8 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovengine import _batch_axis, _profiles
+from ovengine._cache import Cache
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import Graph, Port, Runtime
+from ovengine._proof import TRIAL_RUN, Proof
+from ovengine._verify import verify_ladder, verify_model
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
 from ovengine.errors import (
     ConfigError,
@@ -48,9 +51,6 @@ BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
 NATIVE_POLICIES = ("priority", "round_robin")
 # Of the memory that is free, for the weights of all compiled batch sizes together.
 MEMORY_SHARE = 0.25
-# Rows of the trial batch, unless a compiled size up to MOST_TRIAL_ROWS is at hand.
-TRIAL_ROWS = 4
-MOST_TRIAL_ROWS = 16
 
 
 class _Unmeasured(BaseException):
@@ -75,6 +75,7 @@ class Planner:
         self.cpu_budget = cpu_budget
         self.options = options
         self.turn = turn
+        self.cache = Cache(options.cache_directory)
         self.decisions = [Decision(*note) for note in options.notes]
 
     def load(
@@ -101,15 +102,17 @@ class Planner:
             self.apply(profile, source, devices)
             sizes = self.plugins.get("batcher", self.options.batcher or batcher)
             devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
-        compiler = Compiler(self.runtime, model, devices, self.options.config)
         if isinstance(model, Blob):
+            compiler = Compiler(self.runtime, model, devices, self.options.config)
             compiled = compiler.compiled(None)
             axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs)
         else:
-            axis = self.confirm_single(compiler, _batch_axis.examine(model))
+            axis = _batch_axis.examine(model)
+            compiler = Compiler(self.runtime, model, devices, self.options.config, axis)
+            axis = self.confirm_single(compiler, axis)
         name = name or default_name(source, model)
         if not axis.batchable:
-            self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+            self.decide("batcher", "none", f"rows are not put together: {axis}")
             return self.start(compiler, axis, self._unbatched(), policy, name)
         assert isinstance(model, Graph)
         made_for_one = axis.mode == "rows"
@@ -254,10 +257,9 @@ class Planner:
         try:
             compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
         except InferenceError as error:
-            return replace(axis, batchable=False, why=str(error))
+            return replace(axis, batchable=False, why=str(error), failed=TRIAL_RUN)
         # One row at a time is right for a model made for one row; for any other it needs the trial, too.
-        problem = None if axis.mode == "rows" else self._trial(compiler, ())
-        return axis if problem is None else replace(axis, batchable=False, why=problem)
+        return axis if axis.mode == "rows" else _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
 
     def plan_batches(
         self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None, proven: bool
@@ -265,12 +267,15 @@ class Planner:
         """Batch sizes that pay and are right."""
         batch = batch or self._ask_batcher(batcher, compiler, graph, axis)
         assert batch is not None
-        problem = None if proven or batch.ladder == (1,) else self._trial(compiler, batch.ladder)
-        if problem is None:
+        if batch.ladder != (1,):
+            if not proven:
+                axis = _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
+            if axis.batchable:
+                axis = _outcome(axis, verify_ladder(compiler, batch.ladder, self.options.verify, self.cache))
+        if axis.batchable:
             self.decide("batcher", batcher.name, batch.why)
             return axis, batch
-        axis = replace(axis, batchable=False, why=problem)
-        self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+        self.decide("batcher", "none", f"rows are not put together: {axis}")
         return axis, self._unbatched()
 
     def _unbatched(self) -> BatchPlan:
@@ -328,15 +333,6 @@ class Planner:
             if not (math.isfinite(cost) and cost > 0):
                 raise PluginError(f"plan returned a cost of {cost} us for {size} rows")
         return replace(batch, cost_us=cost_us)
-
-    def _trial(self, compiler: Compiler, ladder: tuple[int, ...]) -> str | None:
-        """Run rows alone and together; why they must not run together, or None."""
-        at_hand = (size for size in ladder if 1 < size <= MOST_TRIAL_ROWS)
-        rows = next(at_hand, TRIAL_ROWS)
-        try:
-            return _batch_axis.probe(compiler.in_f32(1), compiler.in_f32(rows), rows)
-        except ModelError as error:
-            return f"the trial batch of {rows} could not be compiled: {_batch_axis.brief(error)}"
 
     # -- start --------------------------------------------------------------------------------------------------------
 
@@ -402,8 +398,8 @@ class Planner:
     ) -> Plan:
         """What was decided so far, in one value."""
         example = next(iter(lanes[0][1].values()))
-        inputs = _tensors(example.inputs, axis.mode)
-        outputs = _tensors(example.outputs, axis.mode)
+        inputs = _tensors(example.inputs, axis.mode, axis.inputs)
+        outputs = _tensors(example.outputs, axis.mode, axis.outputs)
         return Plan(
             name=name,
             inputs=inputs,
@@ -416,7 +412,8 @@ class Planner:
             precision=tuple(compiler.precision(index) for index in range(len(compiler.devices))),
             memory_bytes=_memory_bytes(compiler, batch, (*inputs, *outputs)),
             max_queue_size=self.options.max_queue_size,
-            decisions=(Decision("batch axis", axis.mode, axis.why), *self.decisions),
+            decisions=(Decision("batch axis", axis.mode, str(axis)), *self.decisions),
+            axis=axis,
         )
 
     def _native_policy(self, policy: SchedulerPolicy) -> tuple[SchedulerPolicy, object]:
@@ -448,9 +445,17 @@ def _check_ranks(ports: Sequence[Port]) -> None:
             raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")
 
 
-def _tensors(ports: Sequence[Port], mode: Mode) -> tuple[TensorInfo, ...]:
+def _outcome(axis: BatchAxis, proof: Proof) -> BatchAxis:
+    why = f"{axis.why}; {proof.why}" if proof.holds and proof.why else proof.why
+    return replace(axis, batchable=proof.holds, why=why or axis.why, failed=proof.failed)
+
+
+def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:
+    """Of compiled models, whose batch axis is the first one in mode `rows`."""
     _check_ranks(ports)
-    return tuple(TensorInfo.of(port, batch_axis=mode == "rows") for port in ports)
+    if mode != "rows":
+        return tuple(TensorInfo.of(port) for port in ports)
+    return tuple(TensorInfo.of(port, axis) for port, axis in zip(ports, axes or [0] * len(ports), strict=True))
 
 
 def _memory_bytes(compiler: Compiler, batch: BatchPlan, tensors: Sequence[TensorInfo]) -> int:

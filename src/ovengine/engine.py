@@ -14,7 +14,7 @@ from typing import Any
 from ovengine._core import Runtime
 from ovengine._planner import Planner
 from ovengine._preparation import Preparation
-from ovengine.config import Hint, LoadOptions, Shapes, available_cpus
+from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus
 from ovengine.errors import ConfigError, EngineClosed, ForkedError, UnknownDeviceError
 from ovengine.model import Model
 from ovengine.plugins import Plugins, default
@@ -118,6 +118,8 @@ class Engine:
         max_queue_size: int | None = None,
         shapes: Shapes | None = None,
         profile: Profile | str | os.PathLike[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = "auto",
+        verify: Verify = "cached",
         name: str | None = None,
     ) -> Model:
         """Load a model and start its lanes.
@@ -145,6 +147,10 @@ class Engine:
                 dimension dynamic.
             profile: settings that `tune` found for this model on this machine, or the file that they are in; other
                 arguments given here win over them.
+            cache_dir: folder for what is learned about models, from one load to the next; "auto" for
+                OVENGINE_CACHE_DIR or `ovengine` in the user's cache folder, None to keep nothing.
+            verify: when to show by trial runs that rows may share an inference: "cached" (once for each model, device
+                and OpenVINO release), "always" (at each load), or "off" (take the shapes' word for it).
             name: of the model, in plans and statistics; by default after the source.
 
         Raises:
@@ -166,6 +172,8 @@ class Engine:
             max_queue_delay_us=max_queue_delay_us,
             max_queue_size=max_queue_size,
             shapes=shapes,
+            cache_dir=cache_dir,
+            verify=verify,
         )
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
@@ -276,6 +284,8 @@ def load(
     max_queue_size: int | None = None,
     shapes: Shapes | None = None,
     profile: Profile | str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = "auto",
+    verify: Verify = "cached",
     name: str | None = None,
 ) -> Model:
     """Load a model on the default engine; see `Engine.load`."""
@@ -294,6 +304,8 @@ def load(
         max_queue_size=max_queue_size,
         shapes=shapes,
         profile=profile,
+        cache_dir=cache_dir,
+        verify=verify,
         name=name,
     )
 

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.map cimport map as cmap
 from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.optional cimport optional
 from libcpp.pair cimport pair
 from libcpp.string cimport string
 from libcpp.vector cimport vector
@@ -52,6 +53,11 @@ cdef extern from "openvino_executor.hpp" namespace "ovengine" nogil:
         size_t constant_bytes()
         cbool has_state()
         shared_ptr[NativeGraph] reshaped(const cmap[size_t, vector[int64_t]]& shapes) except +
+        string content() except +
+        cmap[size_t, optional[int64_t]] layout_batch_axes() except +
+        vector[vector[int64_t]] symbolic_batch_axes(const vector[optional[int64_t]]& inputs) except +
+        shared_ptr[NativeGraph] batch_first(const vector[optional[int64_t]]& inputs,
+                                            const vector[optional[int64_t]]& outputs) except +
 
     cdef cppclass NativeRuntime "ovengine::Runtime":
         NativeRuntime() except +
@@ -177,7 +183,7 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         pass
 
     cdef cppclass Request:
-        pass
+        void set_terms(const Terms& terms)
 
     cdef cppclass Ticket:
         Ticket()

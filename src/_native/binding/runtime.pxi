@@ -109,6 +109,46 @@ cdef class Graph:
             raise errors.ModelError(f"the model cannot be reshaped to {dict(shapes)}: {_reason(error)}") from None
         return _graph(reshaped, self._owner)
 
+    def content(self):
+        cdef string content
+        try:
+            with nogil:
+                content = self.native.get().content()
+        except RuntimeError as error:
+            raise errors.ModelError(f"model {self.name!r} cannot be written down: {_reason(error)}") from None
+        return <bytes>content
+
+    def layout_batch_axes(self):
+        cdef cmap[size_t, optional[int64_t]] axes = self.native.get().layout_batch_axes()
+        return {item.first: item.second.value() if item.second.has_value() else None for item in axes}
+
+    def symbolic_batch_axes(self, inputs):
+        cdef vector[optional[int64_t]] native_inputs = _axes(inputs)
+        try:
+            return tuple([tuple(axes) for axes in self.native.get().symbolic_batch_axes(native_inputs)])
+        except RuntimeError as error:
+            raise errors.ModelError(f"the model refuses a symbolic batch: {_reason(error)}") from None
+
+    def batch_first(self, inputs, outputs):
+        cdef vector[optional[int64_t]] native_inputs = _axes(inputs), native_outputs = _axes(outputs)
+        try:
+            with nogil:
+                changed = self.native.get().batch_first(native_inputs, native_outputs)
+        except RuntimeError as error:
+            raise errors.ModelError(f"the batch axis cannot be moved to the front: {_reason(error)}") from None
+        return _graph(changed, self._owner)
+
+
+cdef vector[optional[int64_t]] _axes(object axes) except *:
+    cdef vector[optional[int64_t]] result
+    cdef optional[int64_t] native_axis
+    for axis in axes:
+        native_axis.reset()
+        if axis is not None:
+            native_axis = <int64_t>axis
+        result.push_back(native_axis)
+    return result
+
 
 cdef Graph _graph(shared_ptr[NativeGraph] native_graph, object owner):
     cdef Graph graph = Graph.__new__(Graph)
@@ -163,7 +203,7 @@ cdef class Compiled:
         cdef vector[byte*] native_inputs, native_outputs
         kept = []
         for array, port in zip(inputs, self.inputs, strict=True):
-            array = np.ascontiguousarray(array, dtype=port.dtype)
+            array = np.asarray(array, dtype=port.dtype, order="C")  # which leaves scalars alone
             if array.shape != port.shape:
                 raise errors.InputError(f"input {port.name!r} has shape {array.shape}, compiled is {port.shape}")
             kept.append(array)
