@@ -15,6 +15,12 @@ from ovengine.cli import main
 from ovengine.profile import Profile
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tuned here must not change what other tests load."""
+    monkeypatch.setenv("OVENGINE_CACHE_DIR", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -31,6 +37,8 @@ def test_it_writes_a_profile_a_page_and_a_picture(
     assert profile.why in (tmp_path / "tiny.tune.html").read_text()
     assert (tmp_path / "tiny.tune.png").read_bytes().startswith(b"\x89PNG")
     assert "profile: tiny.profile.json" in out
+    with ovengine.load(tiny_mlp) as model:  # from the cache
+        assert profile.why in str(model.plan)
     assert main(["bench", "-m", str(tiny_mlp), "--profile", "tiny.profile.json", "-t", "0.2", "--rounds", "1"]) == 0
     assert profile.why in capsys.readouterr().out
 
@@ -58,6 +66,7 @@ def test_nothing_is_recommended_where_nothing_keeps_the_limit(
     assert "No setting" in capsys.readouterr().out
     assert not (tmp_path / "x.profile.json").exists()
     assert (tmp_path / "x.tune.html").exists()
+    assert not (tmp_path / "cache" / "profile").exists()
 
 
 def test_what_cannot_work_is_said_before_measuring(

@@ -13,6 +13,7 @@ import pytest
 import models
 import ovengine
 from ovengine import _core, _profiles
+from ovengine._cache import Cache
 from ovengine.config import LoadOptions
 from ovengine.engine import default_engine
 from ovengine.errors import ConfigError, ModelNotFoundError
@@ -21,6 +22,12 @@ from support import EXACT
 
 CONDITIONS = Conditions("hash", "CPU", "A CPU", 8, "2026.4.1", "throughput", {"x": [-1, 16]}, {"A": "b"})
 SETTINGS = Settings((1, 4, 16), 4, 2, 50, "bf16")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tuned here must not change what other tests load."""
+    monkeypatch.setenv("OVENGINE_CACHE_DIR", str(tmp_path / "cache"))
 
 
 def here(source: Path, **options: Any) -> Conditions:
@@ -163,3 +170,69 @@ def test_settings_say_what_they_are() -> None:
     assert str(Settings((1,), 1, 1)) == "no batching, 1 lane of 1 thread"
     assert str(Settings(lanes=2)) == "2 lanes"
     assert str(Settings()) == "the defaults"
+
+
+# -- in the cache -----------------------------------------------------------------------------------------------------
+
+
+def keep(profile: Profile) -> None:
+    _profiles.keep(profile, Cache(LoadOptions().cache_directory))
+
+
+def profile_decisions(source: Path, **options: Any) -> list[tuple[str, str]]:
+    """What the plan of a load says about a profile."""
+    with ovengine.load(source, **options) as model:
+        return [(found.choice, found.why) for found in model.plan.decisions if found.what == "profile"]
+
+
+def test_load_takes_the_profile_in_the_cache_by_default(tiny_mlp: Path, tmp_path: Path) -> None:
+    assert profile_decisions(tiny_mlp) == []
+    keep(Profile(here(tiny_mlp), Settings((1, 2), 1, 1), "tuned"))
+    with ovengine.load(tiny_mlp) as model:
+        model.wait_ready()
+        assert (model.plan.ladder, len(model.plan.lanes)) == ((1, 2), 1)
+    assert profile_decisions(tiny_mlp) == [("batches of up to 2, 1 lane of 1 thread", "tuned")]
+    assert profile_decisions(tiny_mlp, cache_dir=None) == []
+    assert profile_decisions(tiny_mlp, cache_dir=tmp_path / "other") == []
+
+
+def test_who_decides_otherwise_does_not_get_it(tiny_mlp: Path) -> None:
+    keep(Profile(here(tiny_mlp), Settings((1, 2), 1, 1), "tuned"))
+    options: list[dict[str, Any]] = [
+        {"profile": "off"},
+        {"batcher": "adaptive"},
+        {"max_batch_size": 4},
+        {"batch_sizes": [1, 8]},
+        {"max_queue_delay_us": 0},
+    ]
+    for one in options:
+        assert profile_decisions(tiny_mlp, **one) == [], one
+    own = Profile(here(tiny_mlp), Settings((1,)), "given")
+    assert profile_decisions(tiny_mlp, profile=own) == [("no batching", "given")]
+
+
+def test_one_in_the_cache_that_does_not_fit_is_left_out_and_the_plan_says_so(tiny_mlp: Path) -> None:
+    keep(Profile(dataclasses.replace(here(tiny_mlp), cpus=1000), Settings((1, 2)), "tuned"))
+    cpus = default_engine().cpu_budget
+    expected = [("not used", f"the one in the cache was tuned with cpus 1000, and not {cpus}")]
+    assert profile_decisions(tiny_mlp) == expected
+    ((choice, why),) = profile_decisions(tiny_mlp, hint="latency", config=EXACT)
+    assert choice == "not used"
+    assert "with hint" in why
+    assert "with config" in why
+
+
+def test_a_spoilt_cache_entry_counts_as_none(tiny_mlp: Path, tmp_path: Path) -> None:
+    keep(Profile(here(tiny_mlp), Settings((1, 2)), "tuned"))
+    (entry,) = (tmp_path / "cache" / _profiles.KIND).iterdir()
+    found = json.loads(entry.read_text())
+    found["value"]["format"] = FORMAT + 1
+    entry.write_text(json.dumps(found))
+    with pytest.warns(ovengine.CacheWarning, match="cannot be read"):
+        assert profile_decisions(tiny_mlp) == []
+
+
+def test_models_without_a_file_load_as_ever(tiny_mlp: Path) -> None:
+    keep(Profile(here(tiny_mlp), Settings((1, 2)), "tuned"))
+    with ovengine.load(models.mlp(*models.TINY_MLP)) as model:
+        assert not [decision for decision in model.plan.decisions if decision.what == "profile"]

@@ -37,6 +37,12 @@ SPACE = Space((1, 4, 16, 64, 256), PLACES)
 Model = Callable[[Settings], float]
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tuned here must not change what other tests load."""
+    monkeypatch.setenv("OVENGINE_CACHE_DIR", str(tmp_path / "cache"))
+
+
 class VirtualLab:
     """Measures nothing: answers with given figures and repeatable noise, and its clock moves as time is spent.
 

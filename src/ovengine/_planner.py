@@ -87,6 +87,7 @@ class Planner:
         batcher: str,
         scheduler: str,
         profile: Profile | None,
+        use_kept: bool,
         name: str | None,
     ) -> Model:
         """Everything in order. Raises what `Engine.load` says."""
@@ -98,6 +99,8 @@ class Planner:
         loaded = self.read(source, loader)
         model = loaded if isinstance(loaded, Blob) else self.reshape(loaded)
         devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
+        if profile is None and use_kept and not isinstance(model, Blob):
+            profile = self.kept_profile(source, devices)
         if profile is not None:
             self.apply(profile, source, devices)
             sizes = self.plugins.get("batcher", self.options.batcher or batcher)
@@ -135,6 +138,23 @@ class Planner:
         # The devices are selected once more, with these options.
         self.decisions = [decision for decision in self.decisions if decision.what != "device"]
         self.decide("profile", str(profile.settings), profile.why)
+
+    def kept_profile(self, source: object, devices: Sequence[DevicePlan]) -> Profile | None:
+        """The one that `tune` left in the cache, unless the caller decides such things; where it does not fit, the plan
+        says so.
+        """
+        decided = _profiles.asks_for_batches(self.options) or self.options.max_queue_delay_us is not None
+        if decided or len(devices) != 1 or not _profiles.any_kept(self.cache):
+            return None
+        try:
+            here = _profiles.conditions(source, devices[0].device, self.runtime, self.cpu_budget, self.options)
+        except OvengineError:
+            return None  # a source or device that has no identity
+        found = _profiles.kept(here, self.cache)
+        if found is None or (misfit := found.conditions.misfit(here)) is None:
+            return found
+        self.decide("profile", "not used", f"the one in the cache was tuned {misfit}")
+        return None
 
     # -- source -------------------------------------------------------------------------------------------------------
 

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ovengine import _core
+from ovengine._cache import Cache
 from ovengine._core import Runtime
 from ovengine.config import CORE_PROPERTIES, LoadOptions, Shapes
 from ovengine.errors import ConfigError
 from ovengine.profile import Conditions, Profile, Settings
+
+KIND = "profile"
 
 
 def conditions(source: object, device: str, runtime: Runtime, cpus: int, options: LoadOptions) -> Conditions:
@@ -55,6 +58,26 @@ def _plain(shapes: Shapes | None) -> Any:
     return None if shapes is None else [int(dimension) for dimension in shapes]
 
 
+def key(here: Conditions) -> dict[str, str]:
+    """Of the cache entry: one profile for a model on a device, so that a stale one is seen rather than forgotten."""
+    return {"model": here.model, "device": here.device}
+
+
+def keep(profile: Profile, cache: Cache) -> None:
+    """Leave it where `load` finds it."""
+    cache.save(KIND, key(profile.conditions), profile.to_json())
+
+
+def any_kept(cache: Cache) -> bool:
+    """Whether a look into the cache can pay: its key takes reading the whole model."""
+    return cache.directory is not None and (cache.directory / KIND).is_dir()
+
+
+def kept(here: Conditions, cache: Cache) -> Profile | None:
+    """What `tune` left for this model and device, whether it fits or not."""
+    return cache.load(KIND, key(here), Profile.parse)
+
+
 def check_fit(profile: Profile, here: Conditions) -> None:
     """Raise ConfigError where a profile was not found for what is loaded here."""
     misfit = profile.conditions.misfit(here)
@@ -67,7 +90,12 @@ def applied(settings: Settings, options: LoadOptions) -> LoadOptions:
     arguments = settings.arguments
     if options.max_queue_delay_us is not None:
         arguments.pop("max_queue_delay_us", None)
-    if (options.batcher, options.batch_sizes, options.max_batch_size) != (None, None, None):
+    if asks_for_batches(options):
         arguments.pop("batcher", None)
         arguments.pop("batch_sizes", None)
     return replace(options, config={**settings.config, **options.config}, **arguments)
+
+
+def asks_for_batches(options: LoadOptions) -> bool:
+    """Whether the caller decides about batch sizes."""
+    return (options.batcher, options.batch_sizes, options.max_batch_size) != (None, None, None)

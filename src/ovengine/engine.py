@@ -146,7 +146,8 @@ class Engine:
             shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
                 dimension dynamic.
             profile: settings that `tune` found for this model on this machine, or the file that they are in; other
-                arguments given here win over them.
+                arguments given here win over them. None takes what `tune` left in the cache, if that fits and no batch
+                sizes or delay are given here; "off" takes none.
             cache_dir: folder for what is learned about models, from one load to the next; "auto" for
                 OVENGINE_CACHE_DIR or `ovengine` in the user's cache folder, None to keep nothing.
             verify: when to show by trial runs that rows may share an inference: "cached" (once for each model, device
@@ -175,7 +176,10 @@ class Engine:
             cache_dir=cache_dir,
             verify=verify,
         )
-        if profile is not None and not isinstance(profile, Profile):
+        use_kept = profile is None
+        if profile == "off":
+            profile = None
+        elif profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
         planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options, self._turn)
         model = planner.load(
@@ -185,6 +189,7 @@ class Engine:
             batcher=options.batcher or "adaptive",
             scheduler=scheduler or "priority",
             profile=profile,
+            use_kept=use_kept,
             name=name,
         )
         with self._lock:

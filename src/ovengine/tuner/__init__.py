@@ -3,6 +3,7 @@
     tuning = ovengine.tune("model.onnx", p99_ms=5)
     print(tuning.why)                                   # one sentence: what to use, and why
     tuning.profile.save("model.profile.json")
+    model = ovengine.load("model.onnx")                 # with the profile, which is in the cache, too
     model = ovengine.load("model.onnx", profile="model.profile.json")
 
 Where to read on: _search.py, the stages; _measuring.py, what is measured; _space.py, what may be chosen; _report.py,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ovengine import _profiles
+from ovengine._cache import Cache
 from ovengine._load_generator import Inputs, make_data
 from ovengine.config import Hint, LoadOptions, Shapes, available_memory_bytes
 from ovengine.errors import ConfigError
@@ -96,6 +97,7 @@ def tune(
     loader: str | None = None,
     device_selector: str | None = None,
     scheduler: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = "auto",
     progress: Progress | None = None,
     engine: Engine | None = None,
 ) -> Tuning:
@@ -122,6 +124,7 @@ def tune(
         loader: as for `load`.
         device_selector: as for `load`.
         scheduler: as for `load`.
+        cache_dir: as for `load`; the profile is left there for later loads, too, unless nothing keeps the limit.
         progress: is told the share of the time that is used (0 to 1), and what is measured.
         engine: to load with; None for the default one.
 
@@ -142,6 +145,8 @@ def tune(
         "loader": loader,
         "device_selector": device_selector,
         "scheduler": scheduler,
+        "cache_dir": cache_dir,
+        "profile": "off",
     }
 
     def load(settings: Settings) -> Model:
@@ -152,7 +157,7 @@ def tune(
     if len(plan.devices) != 1:
         raise ConfigError(f"one device is tuned at a time; give one of {', '.join(d.device for d in plan.devices)}")
     runtime, target = engine.runtime, plan.devices[0].device
-    options = LoadOptions(device=device, hint=Hint.parse(hint), config=given, shapes=shapes)
+    options = LoadOptions(device=device, hint=Hint.parse(hint), config=given, shapes=shapes, cache_dir=cache_dir)
     conditions = _profiles.conditions(source, target, runtime, engine.cpu_budget, options)
     capabilities = runtime.device_property(target, "OPTIMIZATION_CAPABILITIES")
     space = space_of(
@@ -171,7 +176,10 @@ def tune(
         memory_bytes=available_memory_bytes() * MEMORY_SHARE,
         progress=progress or (lambda share, what: None),
     ).run()
-    return Tuning(plan.name, Profile(conditions, found.chosen.settings, sentence(found)), found)
+    profile = Profile(conditions, found.chosen.settings, sentence(found))
+    if found.meets_limit:
+        _profiles.keep(profile, Cache(options.cache_directory))
+    return Tuning(plan.name, profile, found)
 
 
 def _check(
