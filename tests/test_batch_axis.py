@@ -201,7 +201,7 @@ def test_a_shared_input_is_taken_whole_by_requests_of_any_number_of_rows(load: C
         sample: list[Any] = [x[0], table, 3]
         np.testing.assert_allclose(model(sample)["y"], x[0] @ table * 3, rtol=1e-5, atol=1e-6)
     with pytest.raises(ovengine.InputError, match=r"'table' has shape \(2, 4, 3\); the model takes \(4, 3\)"):
-        model([x[:2], np.stack([table, table]), 3])
+        model([x[:2], np.stack([table, table]), np.array(3)])
 
 
 def test_requests_whose_shared_inputs_differ_never_share_a_batch(load: Callable[..., ovengine.Model]) -> None:

@@ -81,21 +81,22 @@ def _prove(single: Compiled, batched: Compiled, precision: str, checks: Sequence
     silent = set(trial.names)
     try:
         for draw, shared_draw in _shared_draws() if any(trial.shared) else ((draw, draw) for draw in _draws()):
+            usual = draw is shared_draw
             try:
                 trial.fill(draw, shared_draw)
             except OvengineError:
-                if draw is shared_draw:
+                if usual:
                     raise
                 continue  # the model has no use for such a value
             telling = {name for name, array in zip(trial.names, trial.y, strict=True) if _tells_rows_apart(array)}
-            if not telling & silent and draw is shared_draw:
+            if usual and silent and not telling & silent:
                 continue  # the checks, which take many times as long, would show nothing new
             for name, check in checks:
                 problem = check(trial)
                 if problem is not None:
                     return Proof(name, problem)
             silent -= telling
-            if not silent and draw is shared_draw:
+            if usual and not silent:
                 return Proof(None, f"{trial.rows} rows together equal rows alone ({', '.join(n for n, _ in checks)})")
     except (OvengineError, TypeError, ValueError) as error:
         return Proof(TRIAL_RUN, brief(error))
