@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ovengine._load_generator import Contender, Inputs, Ovengine, Sample, open_loop
 from ovengine.cli import main
-from ovengine.cli._contenders import Contender, Inputs, Sample, open_loop
 from ovengine.cli._options import parse_shapes
+from ovengine.errors import InferenceError
+from support import fake
 
 QUICK = ["-t", "0.4", "--rounds", "2"]
 
@@ -162,6 +164,18 @@ def test_open_loop_charges_those_that_were_due_while_the_sender_was_held_up() ->
     late = np.sort(sample.latencies_ns)[::-1] / 1e9
     # Due every 10 ms while the first took 200 ms: waits of 200, 190, 180 ms and so on.
     assert late[:10] == pytest.approx(np.arange(0.2, 0.1, -0.01), abs=0.03)
+
+
+def test_a_request_that_fails_ends_the_open_loop_with_its_error() -> None:
+    with fake(1, poison=7.0) as model, pytest.raises(InferenceError, match="refuses the value"):
+        open_loop(
+            Ovengine(model, 1, blocking=False),
+            [{"x": np.full((1, 4), 7, np.float32)}],
+            rate=100,
+            poisson=False,
+            seconds=0.05,
+            seed=0,
+        )
 
 
 def test_poisson_arrivals_repeat_with_the_seed() -> None:

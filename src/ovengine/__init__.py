@@ -16,6 +16,7 @@ Where to read on, in the order of a request's life:
     _planner.py     one load: loader, devices, batch axis, batcher, policy; the Plan that comes of it (plan.py)
     model.py        Model: what Python adds to the native core
     _core.pyi       the native core, as Python sees it
+    tuner/          `tune`, and profile.py, what it leaves for `load`
     hookspecs.py    what plugins can do; builtin/ holds those that come with the package
     errors.py       everything that is raised
 """
@@ -55,6 +56,8 @@ from ovengine.hookspecs import Blob, hookimpl
 from ovengine.model import Model, ModelStats
 from ovengine.plan import BatchPlan, DevicePlan, Plan, TensorInfo
 from ovengine.plugins import Plugins
+from ovengine.profile import Profile
+from ovengine.tuner import Tuning, tune
 
 __all__ = [
     "BatchPlan",
@@ -85,17 +88,20 @@ __all__ = [
     "PluginError",
     "PluginWarning",
     "Plugins",
+    "Profile",
     "PropertyError",
     "QueueFull",
     "Result",
     "Superseded",
     "TensorInfo",
+    "Tuning",
     "UnknownDeviceError",
     "UnknownPluginError",
     "as_completed",
     "get_include",
     "hookimpl",
     "load",
+    "tune",
     "wait",
 ]
 

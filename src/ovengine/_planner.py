@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ovengine import _batch_axis
+from ovengine import _batch_axis, _profiles
 from ovengine._cache import Cache
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import CpuBudget, Graph, Port, Runtime
@@ -45,6 +45,7 @@ from ovengine.hookspecs import (
 from ovengine.model import Model
 from ovengine.plan import MAX_LANES, BatchAxis, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo
 from ovengine.plugins import Plugins
+from ovengine.profile import Profile
 
 BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
 NATIVE_POLICIES = ("priority", "round_robin")
@@ -85,6 +86,8 @@ class Planner:
         device_selector: str,
         batcher: str,
         scheduler: str,
+        profile: Profile | None,
+        use_kept: bool,
         name: str | None,
     ) -> Model:
         """Everything in order. Raises what `Engine.load` says."""
@@ -96,6 +99,12 @@ class Planner:
         loaded = self.read(source, loader)
         model = loaded if isinstance(loaded, Blob) else self.reshape(loaded)
         devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
+        if profile is None and use_kept and not isinstance(model, Blob):
+            profile = self.kept_profile(source, devices)
+        if profile is not None:
+            self.apply(profile, source, devices)
+            sizes = self.plugins.get("batcher", self.options.batcher or batcher)
+            devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
         if isinstance(model, Blob):
             compiler = Compiler(self.runtime, model, devices, self.options.config)
             compiled = compiler.compiled(None)
@@ -120,6 +129,32 @@ class Planner:
     def decide(self, what: str, choice: str, why: str) -> None:
         """Write a decision down for the plan."""
         self.decisions.append(Decision(what, choice, why))
+
+    def apply(self, profile: Profile, source: object, devices: Sequence[DevicePlan]) -> None:
+        """Take the settings of a profile over into the options. Raises ConfigError where it does not fit."""
+        here = _profiles.conditions(source, devices[0].device, self.runtime, self.budget.cpus, self.options)
+        _profiles.check_fit(profile, here)
+        self.options = _profiles.applied(profile.settings, self.options)
+        # The devices are selected once more, with these options.
+        self.decisions = [decision for decision in self.decisions if decision.what != "device"]
+        self.decide("profile", str(profile.settings), profile.why)
+
+    def kept_profile(self, source: object, devices: Sequence[DevicePlan]) -> Profile | None:
+        """The one that `tune` left in the cache, unless the caller decides such things; where it does not fit, the plan
+        says so.
+        """
+        decided = _profiles.asks_for_batches(self.options) or self.options.max_queue_delay_us is not None
+        if decided or len(devices) != 1 or not _profiles.any_kept(self.cache):
+            return None
+        try:
+            here = _profiles.conditions(source, devices[0].device, self.runtime, self.budget.cpus, self.options)
+        except OvengineError:
+            return None  # a source or device that has no identity
+        found = _profiles.kept(here, self.cache)
+        if found is None or (misfit := found.conditions.misfit(here)) is None:
+            return found
+        self.decide("profile", "not used", f"the one in the cache was tuned {misfit}")
+        return None
 
     # -- source -------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus
 from ovengine.errors import ConfigError, EngineClosed, ForkedError, UnknownDeviceError
 from ovengine.model import Model
 from ovengine.plugins import Plugins, default
+from ovengine.profile import Profile
 
 __all__ = ["Engine", "default_engine", "load"]
 
@@ -121,6 +122,7 @@ class Engine:
         max_queue_size: int | None = None,
         queue_full_action: str | None = None,
         shapes: Shapes | None = None,
+        profile: Profile | str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = "auto",
         verify: Verify = "cached",
         name: str | None = None,
@@ -150,6 +152,9 @@ class Engine:
                 `ainfer`, which rejects). None rejects where `max_queue_size` is given, and blocks where not.
             shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
                 dimension dynamic.
+            profile: settings that `tune` found for this model on this machine, or the file that they are in; other
+                arguments given here win over them. None takes what `tune` left in the cache, if that fits and no batch
+                sizes or delay are given here; "off" takes none.
             cache_dir: folder for what is learned about models, from one load to the next; "auto" for
                 OVENGINE_CACHE_DIR or `ovengine` in the user's cache folder, None to keep nothing.
             verify: when to show by trial runs that rows may share an inference: "cached" (once for each model, device
@@ -160,7 +165,8 @@ class Engine:
             ModelNotFoundError, ModelError: the source is missing, or not a model that OpenVINO takes.
             UnknownDeviceError, UnknownPluginError: no such device or plugin; the text lists the choices.
             PropertyError: an OpenVINO property is unknown, read-only or refused.
-            ConfigError: another argument is out of range, or two contradict each other.
+            ConfigError: another argument is out of range, two contradict each other, or the profile was tuned for
+                another model or machine.
             EngineClosed, ForkedError: the engine is closed, or belongs to the parent process.
         """
         self._check_usable()
@@ -178,6 +184,11 @@ class Engine:
             cache_dir=cache_dir,
             verify=verify,
         )
+        use_kept = profile is None
+        if profile == "off":
+            profile = None
+        elif profile is not None and not isinstance(profile, Profile):
+            profile = Profile.load(profile)
         planner = Planner(self.plugins, self.runtime, self.devices, self._budget, options, self._turn)
         model = planner.load(
             source,
@@ -185,6 +196,8 @@ class Engine:
             device_selector=device_selector or "auto",
             batcher=options.batcher or "adaptive",
             scheduler=scheduler or "priority",
+            profile=profile,
+            use_kept=use_kept,
             name=name,
         )
         self.register(model)
@@ -303,6 +316,7 @@ def load(
     max_queue_size: int | None = None,
     queue_full_action: str | None = None,
     shapes: Shapes | None = None,
+    profile: Profile | str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = "auto",
     verify: Verify = "cached",
     name: str | None = None,
@@ -323,6 +337,7 @@ def load(
         max_queue_size=max_queue_size,
         queue_full_action=queue_full_action,
         shapes=shapes,
+        profile=profile,
         cache_dir=cache_dir,
         verify=verify,
         name=name,

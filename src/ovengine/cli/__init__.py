@@ -2,6 +2,7 @@
 
     ovengine infer -m MODEL -i INPUT... [-o OUT]    run files through a model
     ovengine bench -m MODEL [--compare]             measure throughput and latency
+    ovengine tune -m MODEL [--p99 MS]               find the best settings for this machine
     ovengine devices                                OpenVINO devices
     ovengine plugins                                plugins and their state
 
@@ -20,7 +21,7 @@ from importlib.metadata import version
 from typing import NoReturn, TextIO
 
 from ovengine import plugins
-from ovengine.cli import _bench, _devices, _infer, _plugins
+from ovengine.cli import _bench, _devices, _infer, _plugins, _tune
 from ovengine.errors import OvengineError
 
 __all__ = ["main"]
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ovengine {version('ovengine')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (_infer, _bench, _devices, _plugins):
+    for module in (_infer, _bench, _tune, _devices, _plugins):
         module.add_command(commands, [common])
     plugins.default().cli_commands(commands)
     return parser

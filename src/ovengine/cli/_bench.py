@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovengine import _core
-from ovengine.cli._contenders import (
-    CompiledModelCall,
+from ovengine._load_generator import (
     Contender,
-    InferQueue,
     Inputs,
     Ovengine,
     Sample,
+    default_window,
+    difference,
+    make_data,
     open_loop,
 )
-from ovengine.cli._infer import default_window
+from ovengine.cli._contenders import CompiledModelCall, InferQueue
 from ovengine.cli._options import (
     add_model_options,
     at_least,
@@ -32,14 +33,12 @@ from ovengine.cli._options import (
     parse_shapes,
     positive,
 )
-from ovengine.errors import ConfigError, InferenceError, InputError
+from ovengine.errors import ConfigError, InferenceError
 
 if TYPE_CHECKING:
-    from ovengine.config import Shapes
-    from ovengine.plan import Plan, TensorInfo
+    from ovengine.plan import Plan
 
 WARM_UP_S = 0.5
-DISTINCT_INPUTS = 16
 QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 TOLERANCE = 0.05
 """Of the largest magnitude of an output: what bf16 and another batch size may change."""
@@ -162,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
         if args.compare:
             peers, skipped = make_peers(args, plan, data[0], clients)
             contenders += peers
-        difference = check_answers(contenders, data)
+        largest_difference = check_answers(contenders, data)
         outcomes = measure(contenders, data, args)
     report = {
         "model": str(args.model),
@@ -172,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
         "results": [outcome.report(args.batch) for outcome in outcomes],
         "ratios": ratios(outcomes, open_loop=args.rate is not None),
         "skipped": skipped,
-        "largest_difference": difference,
+        "largest_difference": largest_difference,
     }
     print(json.dumps(report, indent=2) if args.json else _text(report, plan))
     if draw is not None:
@@ -185,41 +184,6 @@ def _load(args: argparse.Namespace, clients: int) -> dict[str, Any]:
     if args.rate:
         return {"loop": "open", "rate": args.rate, "arrivals": args.arrivals} | common
     return {"loop": "closed", "clients": clients, "api": args.api} | common
-
-
-def make_data(plan: Plan, rows: int, data_shape: Shapes | None, seed: int) -> list[Inputs]:
-    """Random inputs of the model: floats in 0..1, small integers for integer inputs (an index stays in range).
-
-    Raises:
-        InputError: a dynamic dimension that `data_shape` does not give, or rows for a model without a batch axis.
-    """
-    rng = np.random.default_rng(seed)
-    shapes = {tensor.name: _data_shape(tensor, plan, rows, data_shape) for tensor in plan.inputs}
-
-    def one(tensor: TensorInfo) -> np.ndarray[Any, Any]:
-        shape = shapes[tensor.name]
-        if np.issubdtype(tensor.dtype, np.floating):
-            return rng.random(shape, np.float32).astype(tensor.dtype)
-        return rng.integers(0, 2, shape).astype(tensor.dtype)
-
-    return [{tensor.name: one(tensor) for tensor in plan.inputs} for _ in range(DISTINCT_INPUTS)]
-
-
-def _data_shape(tensor: TensorInfo, plan: Plan, rows: int, data_shape: Shapes | None) -> tuple[int, ...]:
-    given: Sequence[int] | None = None
-    if isinstance(data_shape, dict):
-        given = next((data_shape[name] for name in tensor.names if name in data_shape), None)
-    elif data_shape is not None:
-        given = tuple(data_shape)  # type: ignore[arg-type]  # a sequence: the mapping was taken above
-    shape = list(given if given is not None else tensor.shape or ())
-    if plan.mode == "rows":
-        if tensor.batch_axis is not None:
-            shape[tensor.batch_axis] = rows
-    elif rows > 1:
-        raise InputError(f"-b {rows}: the model takes no rows (mode {plan.mode})")
-    if (given is None and tensor.shape is None) or any(dimension < 0 for dimension in shape):
-        raise InputError(f"input {tensor} has dynamic dimensions: give -data_shape '{tensor.name}[...]' or -shape")
-    return tuple(shape)
 
 
 def make_peers(
@@ -295,20 +259,11 @@ def check_answers(contenders: Sequence[Contender], data: Sequence[Inputs]) -> di
         expected = first.answer(inputs)
         for other in others:
             for index, (ours, theirs) in enumerate(zip(expected, other.answer(inputs), strict=True)):
-                difference = _difference(ours, theirs)
-                worst[other.name] = max(worst.get(other.name, 0.0), difference)
-                if not difference <= TOLERANCE:
-                    raise InferenceError(f"{first.name} and {other.name} differ in output {index} by {difference:.2g}")
+                found = difference(ours, theirs)
+                worst[other.name] = max(worst.get(other.name, 0.0), found)
+                if not found <= TOLERANCE:
+                    raise InferenceError(f"{first.name} and {other.name} differ in output {index} by {found:.2g}")
     return worst
-
-
-def _difference(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> float:
-    if ours.shape != theirs.shape:
-        return float("inf")
-    if not np.issubdtype(ours.dtype, np.number) or not ours.size:
-        return float(not np.array_equal(ours, theirs))
-    scale = max(1e-6, float(np.abs(theirs, dtype=np.float64).max()))
-    return float(np.abs(ours.astype(np.float64) - theirs).max()) / scale
 
 
 def measure(contenders: Sequence[Contender], data: Sequence[Inputs], args: argparse.Namespace) -> list[Outcome]:

@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future as ReadFuture
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ovengine
-from ovengine.cli._inputs import ImageOptions, Reader, Request, find_files
+from ovengine._load_generator import default_window
+from ovengine.cli._inputs import Reader, Request, add_image_options, find_files, image_options
 from ovengine.cli._options import add_model_options, at_least, load_model
 from ovengine.cli._outputs import Writer, open_writer
 from ovengine.errors import EngineClosed, OvengineError, QueueFull
-
-if TYPE_CHECKING:
-    from ovengine.plan import Plan
 
 READERS = min(4, os.cpu_count() or 1)
 
@@ -45,32 +43,8 @@ def add_command(
     )
     parser.add_argument("--window", metavar="N", type=at_least(1), help="most requests in flight")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
-    images = parser.add_argument_group(
-        "images", "Resized to the model's height and width; RGB, 0..255, unless changed here."
-    )
-    images.add_argument("--layout", choices=["NCHW", "NHWC"], help="of the model's input (default: from its shape)")
-    images.add_argument(
-        "-imean", "--mean", metavar="R,G,B", type=_numbers, default=(), help="subtracted from each channel"
-    )
-    images.add_argument(
-        "-iscale", "--scale", metavar="R,G,B", type=_scales, default=(), help="divides each channel, after the mean"
-    )
-    images.add_argument("--bgr", action="store_true", help="the model wants BGR")
+    add_image_options(parser)
     add_model_options(parser)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    numbers = tuple(float(part) for part in text.strip("[]").split(","))
-    if len(numbers) not in (1, 3):
-        raise argparse.ArgumentTypeError(f"{text!r}: one number, or three separated by commas")
-    return numbers
-
-
-def _scales(text: str) -> tuple[float, ...]:
-    numbers = _numbers(text)
-    if 0 in numbers:
-        raise argparse.ArgumentTypeError(f"{text!r}: cannot divide by 0")
-    return numbers
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,16 +52,11 @@ def run(args: argparse.Namespace) -> int:
     files = find_files(args.input)
     writer = open_writer(args.output)
     with load_model(args) as model:
-        reader = Reader(model.inputs, model.plan.mode, ImageOptions(args.layout, args.mean, args.scale, args.bgr))
+        reader = Reader(model.inputs, model.plan.mode, image_options(args))
         window = args.window or default_window(model.plan)
         with writer, _Progress(reader, files, quiet=args.quiet) as progress:
             _run_all(model, files, reader, writer, window, progress)
     return 1 if progress.failures else 0
-
-
-def default_window(plan: Plan) -> int:
-    """Requests that keep every lane busy: a full batch in each, and as much again waiting."""
-    return max(16, 2 * (len(plan.lanes) + 1) * plan.ladder[-1])
 
 
 def _run_all(

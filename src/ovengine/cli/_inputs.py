@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,40 @@ class ImageOptions:
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     bgr: bool = False
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `image_options` reads."""
+    images = parser.add_argument_group(
+        "images", "Resized to the model's height and width; RGB, 0..255, unless changed here."
+    )
+    images.add_argument("--layout", choices=["NCHW", "NHWC"], help="of the model's input (default: from its shape)")
+    images.add_argument(
+        "-imean", "--mean", metavar="R,G,B", type=_numbers, default=(), help="subtracted from each channel"
+    )
+    images.add_argument(
+        "-iscale", "--scale", metavar="R,G,B", type=_scales, default=(), help="divides each channel, after the mean"
+    )
+    images.add_argument("--bgr", action="store_true", help="the model wants BGR")
+
+
+def image_options(args: argparse.Namespace) -> ImageOptions:
+    """As given on the command line."""
+    return ImageOptions(args.layout, args.mean, args.scale, args.bgr)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    numbers = tuple(float(part) for part in text.strip("[]").split(","))
+    if len(numbers) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"{text!r}: one number, or three separated by commas")
+    return numbers
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    numbers = _numbers(text)
+    if 0 in numbers:
+        raise argparse.ArgumentTypeError(f"{text!r}: cannot divide by 0")
+    return numbers
 
 
 class Reader:

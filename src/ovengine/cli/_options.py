@@ -16,8 +16,34 @@ if TYPE_CHECKING:
 _ONE_SHAPE = re.compile(r"(?P<name>[^\[\],]*)\[(?P<dims>[^\[\]]*)\]\s*(?:,|$)")
 
 
+PLUGIN_OPTIONS = {
+    "loader": "--loader",
+    "device_selector": "--device-selector",
+    "batcher": "--batcher",
+    "scheduler": "--scheduler",
+}
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add what `load_model` reads."""
+    add_source_options(parser)
+    group = parser.add_argument_group("engine")
+    group.add_argument("--profile", metavar="FILE", help="settings that `ovengine tune` found")
+    group.add_argument("--max-batch-size", type=int, metavar="ROWS", help="most rows per inference (default: measured)")
+    group.add_argument("--max-queue-delay-us", type=int, metavar="US", help="longest wait for a batch to fill")
+    group.add_argument("--max-queue-size", type=int, metavar="N", help="requests that may wait; more are refused")
+    add_plugin_options(group, *PLUGIN_OPTIONS)
+
+
+def add_plugin_options(group: argparse._ArgumentGroup, *kinds: str) -> None:
+    """Add options that pick a plugin of each kind by its name."""
+    for kind in kinds:
+        name = PLUGIN_OPTIONS[kind]
+        group.add_argument(name, dest=kind, metavar="NAME", help="plugin to use, see `ovengine plugins`")
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which model runs where, with which OpenVINO properties."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "-m", "--model", metavar="MODEL", required=True, help="IR, ONNX, cached blob, or any other model OpenVINO reads"
@@ -45,17 +71,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="any other OpenVINO property; may be repeated",
     )
-    group = parser.add_argument_group("engine")
-    group.add_argument("--max-batch-size", type=int, metavar="ROWS", help="most rows per inference (default: measured)")
-    group.add_argument("--max-queue-delay-us", type=int, metavar="US", help="longest wait for a batch to fill")
-    group.add_argument("--max-queue-size", type=int, metavar="N", help="requests that may wait; more are refused")
-    for kind, option in (
-        ("loader", "--loader"),
-        ("device_selector", "--device-selector"),
-        ("batcher", "--batcher"),
-        ("scheduler", "--scheduler"),
-    ):
-        group.add_argument(option, dest=kind, metavar="NAME", help="plugin to use, see `ovengine plugins`")
 
 
 def openvino_properties(args: argparse.Namespace) -> dict[str, str]:
@@ -84,6 +99,7 @@ def load_model(args: argparse.Namespace) -> ovengine.Model:
         max_batch_size=args.max_batch_size,
         max_queue_delay_us=args.max_queue_delay_us,
         max_queue_size=args.max_queue_size,
+        profile=args.profile,
     )
 
 

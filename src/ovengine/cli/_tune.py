@@ -1,0 +1,171 @@
+"""`ovengine tune`: which settings are best for a model on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ovengine
+from ovengine.cli._inputs import Reader, add_image_options, find_files, image_options
+from ovengine.cli._options import (
+    add_plugin_options,
+    add_source_options,
+    openvino_properties,
+    parse_shapes,
+    positive,
+)
+from ovengine.errors import ConfigError
+from ovengine.tuner import MOST_DATA
+
+if TYPE_CHECKING:
+    from ovengine.tuner import Tuning
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
+) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "tune",
+        help="find the best settings for this machine",
+        description="Load a model with different batch sizes, lanes, threads, delays and precisions, put each under "
+        "load, and write a profile of the best for `load(profile=...)`, with a report. The defaults stay unless "
+        "another setting is better by more than the measurements scatter. Exit status 1 where nothing keeps --p99.",
+        parents=parents,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    goal = parser.add_argument_group("goal")
+    goal.add_argument(
+        "--p99",
+        type=positive,
+        metavar="MS",
+        help="limit of the 99th percentile of latency: tune for the load that keeps it, instead of throughput alone",
+    )
+    goal.add_argument(
+        "--precision",
+        choices=["keep", "any"],
+        default="keep",
+        help="any: also try the precisions that the device offers, where outputs agree with f32 (default keep)",
+    )
+    goal.add_argument(
+        "--tolerance",
+        type=positive,
+        default=0.01,
+        metavar="X",
+        help="deviation from f32 that counts as agreeing, relative to an output's largest value (default 0.01)",
+    )
+    goal.add_argument(
+        "-t", "--seconds", type=positive, default=60.0, metavar="S", help="time to spend, roughly (default 60)"
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        metavar="INPUT",
+        nargs="+",
+        type=Path,
+        help=f"images, .npy, .npz or directories, the first {MOST_DATA} requests of them (default: random numbers)",
+    )
+    data.add_argument("-data_shape", metavar="SHAPE", type=parse_shapes, help="of random data, for dynamic dimensions")
+    add_image_options(parser)
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "-o",
+        "--output",
+        metavar="PREFIX",
+        type=Path,
+        help="of the files: PREFIX.profile.json, PREFIX.tune.html, PREFIX.tune.png (default: the model's name)",
+    )
+    report.add_argument("--json", action="store_true", help="report as JSON")
+    report.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    add_source_options(parser)
+    add_plugin_options(parser.add_argument_group("engine"), "loader", "device_selector", "scheduler")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    prefix = args.output or Path(Path(args.model).stem)
+    if not prefix.parent.is_dir():
+        raise ConfigError(f"cannot write {prefix}.profile.json: there is no directory {prefix.parent}")
+    arguments: dict[str, Any] = {
+        "device": args.device,
+        "hint": args.hint,
+        "config": openvino_properties(args),
+        "shapes": args.shape,
+        "loader": args.loader,
+        "device_selector": args.device_selector,
+        "scheduler": args.scheduler,
+    }
+    with _Progress(quiet=args.quiet) as progress:
+        tuning = ovengine.tune(
+            Path(args.model),
+            p99_ms=args.p99,
+            data=_read(args, arguments) if args.data else None,
+            data_shape=args.data_shape,
+            seconds=args.seconds,
+            precision=args.precision,
+            tolerance=args.tolerance,
+            progress=progress.show,
+            **arguments,
+        )
+    files = _write(tuning, prefix)
+    if args.json:
+        print(json.dumps(tuning.report() | {"files": files}, indent=2))
+    else:
+        print(tuning)
+        print("".join(f"\n{kind}: {path}" for kind, path in files.items()))
+    return 0 if tuning.meets_limit else 1
+
+
+def _read(args: argparse.Namespace, arguments: Mapping[str, Any]) -> list[Any]:
+    """The requests of the files: all of them are in memory while the clock runs."""
+    with ovengine.load(Path(args.model), **arguments) as model:
+        reader = Reader(model.inputs, model.plan.mode, image_options(args))
+    requests: Iterator[Any] = chain.from_iterable(reader.read(path) for path in find_files(args.data))
+    return [request.inputs for request in islice(requests, MOST_DATA)]
+
+
+def _write(tuning: Tuning, prefix: Path) -> dict[str, str]:
+    """Write all files, and say which; no profile where nothing keeps the limit."""
+    files = {}
+    if tuning.meets_limit:
+        files["profile"] = f"{prefix}.profile.json"
+        tuning.profile.save(files["profile"])
+    files["report"] = f"{prefix}.tune.html"
+    tuning.save_html(files["report"])
+    try:
+        import matplotlib.figure  # noqa: F401  # whether it is there
+    except ImportError:
+        print("ovengine: no picture of the curves: pip install 'ovengine[plot]'", file=sys.stderr)
+        return files
+    files["picture"] = f"{prefix}.tune.png"
+    tuning.save_png(files["picture"])
+    return files
+
+
+class _Progress:
+    """A progress bar on standard error where that is a terminal: how much of the time is used, and what is measured."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def __enter__(self) -> _Progress:
+        from tqdm import tqdm
+
+        layout = "{percentage:3.0f}%|{bar:20}| {elapsed} {desc}"
+        # disable=None: not where standard error is no terminal.
+        self._bar: Any = tqdm(total=1.0, bar_format=layout, disable=True if self._quiet else None, file=sys.stderr)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.close()
+
+    def show(self, share: float, what: str) -> None:
+        """Move on."""
+        self._bar.set_description_str(what, refresh=False)
+        self._bar.update(share - self._bar.n)
