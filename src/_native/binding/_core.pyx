@@ -8,6 +8,7 @@
     result.pxi      Result
     future.pxi      Future, and waiting for several
     lease.pxi       Lease
+    session.pxi     Session, and its state
     model.pxi       NativeModel
 """
 
@@ -55,4 +56,5 @@ include "mailbox.pxi"
 include "result.pxi"
 include "future.pxi"
 include "lease.pxi"
+include "session.pxi"
 include "model.pxi"
