@@ -61,6 +61,7 @@ PUBLIC = [
     "PropertyError",
     "QueueFull",
     "Result",
+    "Session",
     "TensorInfo",
     "UnknownDeviceError",
     "UnknownPluginError",

@@ -47,8 +47,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
   public:
     struct LaneConfig {
         std::uint32_t device;
-        std::vector<std::unique_ptr<Executor>> executors;  // one per ladder size
-        std::uint32_t cpus = 0;                            // that one inference keeps busy
+        std::vector<std::unique_ptr<Executor>> executors;      // one per ladder size
+        std::uint32_t cpus = 0;                                // that one inference keeps busy
         std::shared_ptr<const CompiledModel> sessions_from{};  // null: the model has no sessions
     };
     struct Options {
@@ -64,8 +64,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             throw std::invalid_argument("a model runs on 1 to 64 lanes");
         for (auto& lane : lanes) {
             const auto index = static_cast<std::uint32_t>(lanes_.size());
-            lanes_.push_back(std::make_unique<LaneThread>(index, lane.device,
-                                                          Rungs(ladder_, std::move(lane.executors)), dispatcher_));
+            lanes_.push_back(std::make_unique<LaneThread>(index, lane.device, Rungs(ladder_, std::move(lane.executors)),
+                                                          dispatcher_));
             lanes_.back()->home = sessions_.add_lane(index, std::move(lane.sessions_from));
             if (budget_ != nullptr) lanes_.back()->cpus = std::min(lane.cpus, budget_->cpus());
         }
@@ -581,7 +581,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         lane.work.session = sessions_.take(lane.home, lane.work.job);
         if (lane.work.session == nullptr) return false;
         lane.work.slot = nullptr;
-        lane.work.chunk = lane.work.job->next_chunk();
+        lane.work.chunk = {0, lane.work.job->hand_out_rest()};
         lane.work.reason = LaneStats::session;
         return true;
     }

@@ -78,8 +78,7 @@ std::vector<PortType> types_of(const std::vector<ov::Output<const ov::Node>>& po
 std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const std::vector<PortType>& types,
                                    const std::vector<ShapedInput>& inputs, std::size_t outputs) {
     for (std::size_t i = 0; i < inputs.size(); ++i)
-        request.set_input_tensor(i,
-                                 {types[i].type, to_shape(inputs[i].shape), const_cast<std::byte*>(inputs[i].data)});
+        request.set_input_tensor(i, {types[i].type, to_shape(inputs[i].shape), const_cast<std::byte*>(inputs[i].data)});
     request.infer();
     std::vector<ShapedOutput> results;
     for (std::size_t i = 0; i < outputs; ++i) results.push_back(copied(request.get_output_tensor(i)));
@@ -89,7 +88,9 @@ std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const std::vector<
 class OpenvinoExecutor final : public Executor {
   public:
     explicit OpenvinoExecutor(ov::CompiledModel compiled)
-        : compiled_(std::move(compiled)), inputs_(types_of(compiled_.inputs())), outputs_(types_of(compiled_.outputs())) {}
+        : compiled_(std::move(compiled)),
+          inputs_(types_of(compiled_.inputs())),
+          outputs_(types_of(compiled_.outputs())) {}
 
     void infer(std::uint32_t binding, std::byte* const* inputs, std::byte* const* outputs) override {
         if (binding >= bound_.size()) bound_.resize(binding + 1);
@@ -148,8 +149,8 @@ class OpenvinoStateful final : public StatefulExecutor {
         for (auto& variable : variables_) {
             const ov::Tensor tensor = variable.get_state();
             const ov::Shape shape = tensor.get_shape();
-            states_.push_back({{variable.get_name()}, {shape.begin(), shape.end()}, true,
-                               numpy_dtype(tensor.get_element_type())});
+            states_.push_back(
+                {{variable.get_name()}, {shape.begin(), shape.end()}, true, numpy_dtype(tensor.get_element_type())});
             types_.push_back(tensor.get_element_type());
         }
     }

@@ -42,8 +42,8 @@ class Session {
     // Everything below: under the lock of `all_`.
     std::deque<Job*> waiting_;
     Job* running_ = nullptr;
-    bool busy_ = false;    // waits for a lane, is run by one, or is held
-    bool reset_ = false;   // before whatever comes next
+    bool busy_ = false;   // waits for a lane, is run by one, or is held
+    bool reset_ = false;  // before whatever comes next
     bool closed_ = false;
     std::uint32_t rest_waiters_ = 0;
     std::atomic<std::uint32_t> rest_epoch_{0};

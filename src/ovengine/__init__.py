@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovengine._core import Future, Lease, Result, as_completed, wait
+from ovengine._core import Future, Lease, Result, Session, as_completed, wait
 from ovengine.config import Hint
 from ovengine.engine import Engine, load
 from ovengine.errors import (
@@ -83,6 +83,7 @@ __all__ = [
     "PropertyError",
     "QueueFull",
     "Result",
+    "Session",
     "TensorInfo",
     "UnknownDeviceError",
     "UnknownPluginError",

@@ -54,7 +54,7 @@ class LoggingCompiled final : public CompiledModel {
 Setup with_sessions(std::size_t lanes, bool shared = false, FakeBehavior behavior = {}) {
     Setup setup{.ladder = {1}, .lanes = lanes, .behavior = behavior};
     setup.sessions_from = [=, compiled = std::shared_ptr<const CompiledModel>()](std::shared_ptr<Device> device,
-                                                                               std::size_t) mutable {
+                                                                                 std::size_t) mutable {
         if (!compiled || !shared) compiled = std::make_shared<LoggingCompiled>(std::move(device), behavior);
         return compiled;
     };
@@ -314,6 +314,7 @@ TEST("closing a session refuses new requests and ends those that are left") {
     model.device->release();
     CHECK_EQ(other.finish(others), 2.0f);
     CHECK_EQ(model->closed_requests(), 2u);
+    CHECK(running.job->quiet());  // the same lane ran the other session's after it
     model->release(running);
     model->release(waiting);
 }
@@ -340,6 +341,7 @@ TEST("closing the model drains sessions, or ends what they have left at the dead
         for (auto& ticket : tickets) {
             const Outcome outcome = Model::wait(ticket);
             CHECK(outcome == (in_time ? Outcome::ok : Outcome::closed));
+            CHECK(eventually([&] { return ticket.job->quiet(); }));
             model->release(ticket);
         }
         Ticket refused;
