@@ -67,6 +67,7 @@ PUBLIC = [
     "PropertyError",
     "QueueFull",
     "Result",
+    "Session",
     "Superseded",
     "TensorInfo",
     "Tuning",

@@ -172,9 +172,9 @@ def test_a_list_without_auto_means_all_of_its_devices() -> None:
     assert [(plan.device, plan.lanes) for plan in plans] == [("CPU", 1), ("CPUB", 1)]
 
 
-def test_a_model_with_state_gets_one_lane() -> None:
+def test_a_model_with_state_gets_lanes_as_any_other() -> None:
     (plan,) = AutoSelector().select(device_context(cpu_budget=4, graph=FakeGraph(has_state=True)))
-    assert plan.lanes == 1
+    assert plan.lanes == 4
 
 
 def test_an_accelerator_keeps_its_own_streams_and_has_two_inferences_in_flight() -> None:

@@ -34,6 +34,8 @@ struct RowLayout {
     std::size_t output_bytes() const { return std::accumulate(outputs.begin(), outputs.end(), std::size_t{0}); }
 };
 
+class Session;
+
 // What a lane is given to do: a sealed slot, or a chunk of a job.
 struct Work {
     struct Gathered {
@@ -46,6 +48,7 @@ struct Work {
     std::vector<Gathered> gathered;  // requests whose rows the lane has yet to copy, assign and publish
     Job* job = nullptr;
     Job::Chunk chunk{};
+    std::shared_ptr<Session> session;  // that the job is of
 };
 
 inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since_epoch().count(); }
@@ -162,6 +165,13 @@ class Dispatcher {
     std::uint64_t approx_queued() const noexcept {
         return approx_waiting() + job_count_.load(std::memory_order_relaxed);
     }
+
+    // How many may wait; `has_limit`: because somebody said so.
+    std::int64_t limit() const noexcept {
+        const std::uint32_t size = max_queue_size_.load(std::memory_order_relaxed);
+        return size != 0 ? size : static_cast<std::int64_t>(ring_.capacity());
+    }
+    bool has_limit() const noexcept { return max_queue_size_.load(std::memory_order_relaxed) != 0; }
 
     // Would a request that has to wait be refused? Racy: try_queue() and add() decide.
     bool is_full(const Group* group = nullptr) const noexcept {
@@ -396,11 +406,6 @@ class Dispatcher {
         forecast_.leave(request);
         entered_.fetch_sub(1, std::memory_order_relaxed);
         if (!request.terms().is_plain()) special_.fetch_sub(1, std::memory_order_relaxed);
-    }
-
-    std::int64_t limit() const noexcept {
-        const std::uint32_t size = max_queue_size_.load(std::memory_order_relaxed);
-        return size != 0 ? size : static_cast<std::int64_t>(ring_.capacity());
     }
 
     // Rows that a batch in this slot may have.

@@ -43,6 +43,21 @@ class Executor {
     virtual std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) = 0;
 };
 
+// An infer request with a state of its own, which lasts from one inference to the next. One thread at a time.
+class StatefulExecutor {
+  public:
+    virtual ~StatefulExecutor() = default;
+    virtual const std::vector<Port>& states() const = 0;  // the state's variables, by their ids
+
+    // As Executor::infer_shaped(), from the state that the last inference left. One that throws leaves it as it was.
+    virtual std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) = 0;
+
+    virtual void reset_state() = 0;
+    virtual ShapedOutput state(std::size_t variable) = 0;
+    // Throws std::exception, and leaves the state as it was, where the shape does not fit.
+    virtual void set_state(std::size_t variable, const ShapedInput& value) = 0;
+};
+
 // One compiled model. Thread-safe.
 class CompiledModel {
   public:
@@ -52,6 +67,7 @@ class CompiledModel {
     virtual std::string property(const std::string& name) const = 0;
     virtual std::string export_blob() const = 0;
     virtual std::unique_ptr<Executor> make_executor() const = 0;
+    virtual std::unique_ptr<StatefulExecutor> make_stateful() const = 0;
 };
 
 }  // namespace ovengine

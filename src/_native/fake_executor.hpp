@@ -37,6 +37,9 @@ class FakeCompiled final : public CompiledModel, public std::enable_shared_from_
     std::unique_ptr<Executor> make_executor() const override {
         return std::make_unique<FakeExecutor>(shared_from_this());
     }
+    std::unique_ptr<StatefulExecutor> make_stateful() const override {
+        return std::make_unique<FakeStateful>(shared_from_this());
+    }
 
   private:
     class FakeExecutor final : public Executor {
@@ -65,13 +68,20 @@ class FakeCompiled final : public CompiledModel, public std::enable_shared_from_
         }
 
         std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
+            return infer_plus(inputs, 1);
+        }
+
+        std::vector<ShapedOutput> infer_plus(const std::vector<ShapedInput>& inputs, float plus) {
             spend(model_->behavior_.service_time_us);
             std::size_t count = 1;
             for (const auto length : inputs[0].shape) count *= static_cast<std::size_t>(length);
             const auto* in = reinterpret_cast<const float*>(inputs[0].data);
+            if (model_->behavior_.poison && in[0] == *model_->behavior_.poison)
+                throw std::runtime_error("the fake device refuses the value " +
+                                         std::to_string(*model_->behavior_.poison));
             std::vector<std::byte> data(count * sizeof(float));
             for (std::size_t i = 0; i < count; ++i) {
-                const float value = in[i] + 1;
+                const float value = in[i] + plus;
                 std::memcpy(data.data() + i * sizeof value, &value, sizeof value);
             }
             return std::vector<ShapedOutput>(model_->outputs_.size(), ShapedOutput{inputs[0].shape, data});
@@ -89,6 +99,34 @@ class FakeCompiled final : public CompiledModel, public std::enable_shared_from_
 
         const std::shared_ptr<const FakeCompiled> model_;
         std::uint32_t calls_ = 0;
+    };
+
+    // One variable `total` of one value: what is added instead of one, and then the sum of that and the first value.
+    class FakeStateful final : public StatefulExecutor {
+      public:
+        explicit FakeStateful(std::shared_ptr<const FakeCompiled> model) : executor_(std::move(model)) {}
+
+        const std::vector<Port>& states() const override { return states_; }
+        std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
+            auto outputs = executor_.infer_plus(inputs, total_);
+            total_ += *reinterpret_cast<const float*>(inputs[0].data);
+            return outputs;
+        }
+        void reset_state() override { total_ = kInitial; }
+        ShapedOutput state(std::size_t) override {
+            const auto* bytes = reinterpret_cast<const std::byte*>(&total_);
+            return {{1}, {bytes, bytes + sizeof total_}};
+        }
+        void set_state(std::size_t, const ShapedInput& value) override {
+            if (value.shape != Dimensions{1}) throw std::runtime_error("the fake device's state has one value");
+            total_ = *reinterpret_cast<const float*>(value.data);
+        }
+
+      private:
+        static constexpr float kInitial = 1;
+        const std::vector<Port> states_{{{"total"}, {1}, true, "f4"}};
+        FakeExecutor executor_;
+        float total_ = kInitial;
     };
 
     const std::vector<Port> inputs_, outputs_;

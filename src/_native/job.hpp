@@ -1,4 +1,4 @@
-// Job: one request that is not rows of a shared batch: many rows at once, or an input of dynamic shape.
+// Job: one request that is not rows of a shared batch: many rows at once, an input of dynamic shape, or a session's.
 #pragma once
 
 #include <algorithm>
@@ -32,6 +32,19 @@ class Job final : public Completion {
     // Dynamic: one inference at the shapes given.
     explicit Job(std::vector<ShapedInput> inputs)
         : outputs_({}, 0), rows_(1), left_(1), shaped_inputs_(std::move(inputs)), shaped_(true) {}
+
+    // A session's request: one inference on the session's own infer request.
+    struct InSession {};
+    Job(InSession, std::vector<ShapedInput> inputs) : Job(std::move(inputs)) { in_session_ = true; }
+    // Before it is handed to the lanes.
+    void reset_state_first() noexcept { resets_state_ = true; }
+    bool resets_state() const noexcept { return resets_state_; }
+    // (in a session) The lane's, once: from here on it cannot be cancelled. False when it has been.
+    bool try_begin() noexcept {
+        if (!begun_.exchange(true, std::memory_order_acq_rel)) return true;
+        end(Outcome::cancelled);  // cancel() is about to say so too
+        return false;
+    }
 
     bool is_shaped() const noexcept { return shaped_; }
     std::uint32_t rows() const noexcept { return rows_; }
@@ -90,7 +103,15 @@ class Job final : public Completion {
 
     Outcome outcome(std::uint32_t) const noexcept override { return outcome_.load(std::memory_order_acquire); }
     // The lanes may still be reading the caller's memory: quiet() says when they no longer do.
-    bool cancel(std::uint32_t) noexcept override { return !done() && end(Outcome::cancelled); }
+    // A session's request that has begun moves the state, and is not cancelled any more.
+    bool cancel(std::uint32_t) noexcept override {
+        if (done()) return false;
+        if (!in_session_) return end(Outcome::cancelled);
+        // acq_rel: one of this and try_begin() comes first.
+        if (begun_.exchange(true, std::memory_order_acq_rel)) return false;
+        end(Outcome::cancelled);
+        return outcome(0) == Outcome::cancelled;
+    }
     bool quiet() const noexcept { return left_.load(std::memory_order_acquire) == 0; }
     std::string failure(std::uint32_t) const override {
         const std::lock_guard lock(failure_mutex_);
@@ -113,6 +134,8 @@ class Job final : public Completion {
     std::vector<ShapedInput> shaped_inputs_;
     std::vector<ShapedOutput> shaped_outputs_;
     const bool shaped_ = false;
+    bool in_session_ = false, resets_state_ = false;
+    std::atomic<bool> begun_{false};  // of a session's
 };
 
 }  // namespace ovengine

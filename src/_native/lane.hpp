@@ -19,6 +19,7 @@
 #include "platform/cpu.hpp"
 #include "platform/futex.hpp"
 #include "rungs.hpp"
+#include "session.hpp"
 #include "slab.hpp"
 #include "stats.hpp"
 
@@ -58,7 +59,7 @@ class Lane {
         // acquire: pairs with install(). Work that only the new rungs can hold is made after they were installed.
         if (has_next_.load(std::memory_order_acquire)) take_over();
         if (work.job != nullptr)
-            run_chunk(*work.job, work.chunk);
+            run_chunk(work);
         else
             run_batch(work);
     }
@@ -314,22 +315,26 @@ class Lane {
         }
     }
 
-    void run_chunk(Job& job, Job::Chunk chunk) {
+    void run_chunk(Work& work) {
+        Job& job = *work.job;
+        const Job::Chunk chunk = work.chunk;
         set_current(&job);
         const std::int64_t start_ns = now_ns();
-        if (!job.stopped()) try {
-                if (job.is_shaped())
-                    job.shaped_outputs() = rungs_.executor(0).infer_shaped(job.shaped_inputs());
-                else
-                    run_rows(job, chunk);
-            } catch (const std::exception& error) {
-                job.fail(error.what());
-            }
+        try {
+            if (work.session != nullptr)
+                run_in_session(work.session->executor(), job);
+            else if (!job.stopped() && job.is_shaped())
+                job.shaped_outputs() = rungs_.executor(0).infer_shaped(job.shaped_inputs());
+            else if (!job.stopped())
+                run_rows(job, chunk);
+        } catch (const std::exception& error) {
+            job.fail(error.what());
+        }
         ended_ns_ = now_ns();
         stats_.inference_ns.add(static_cast<std::uint64_t>(ended_ns_ - start_ns));
         stats_.rows.add(chunk.count);
         stats_.batches.add(1);
-        stats_.reasons[LaneStats::bulk].add(1);
+        stats_.reasons[work.reason].add(1);
         set_current(nullptr);
         if (job.finish(chunk.count)) {
             stats_.requests.add(1);
@@ -338,6 +343,12 @@ class Lane {
             if (job.outcome(0) == Outcome::closed) stats_.closed.add(1);
             job.settle(1);
         }
+    }
+
+    static void run_in_session(StatefulExecutor& executor, Job& job) {
+        // Also for one that was cancelled: those behind it rely on the reset.
+        if (job.resets_state()) executor.reset_state();
+        if (job.try_begin() && !job.stopped()) job.shaped_outputs() = executor.infer_shaped(job.shaped_inputs());
     }
 
     void run_rows(Job& job, Job::Chunk chunk) {

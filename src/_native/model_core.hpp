@@ -27,6 +27,7 @@
 #include "ladder.hpp"
 #include "lane.hpp"
 #include "policy.hpp"
+#include "session.hpp"
 
 namespace ovengine {
 
@@ -48,8 +49,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
   public:
     struct LaneConfig {
         std::uint32_t device;
-        std::vector<std::unique_ptr<Executor>> executors;  // one per ladder size
-        std::uint32_t cpus = 0;                            // that one inference keeps busy
+        std::vector<std::unique_ptr<Executor>> executors;      // one per ladder size
+        std::uint32_t cpus = 0;                                // that one inference keeps busy
+        std::shared_ptr<const CompiledModel> sessions_from{};  // null: the model has no sessions
     };
     struct Options {
         Dispatcher::Options queue;
@@ -63,8 +65,10 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         if (lanes.empty() || lanes.size() > IdleLanes::kMaxLanes)
             throw std::invalid_argument("a model runs on 1 to 64 lanes");
         for (auto& lane : lanes) {
-            lanes_.push_back(std::make_unique<LaneThread>(static_cast<std::uint32_t>(lanes_.size()), lane.device,
-                                                          Rungs(ladder_, std::move(lane.executors)), dispatcher_));
+            const auto index = static_cast<std::uint32_t>(lanes_.size());
+            lanes_.push_back(std::make_unique<LaneThread>(index, lane.device, Rungs(ladder_, std::move(lane.executors)),
+                                                          dispatcher_));
+            lanes_.back()->home = sessions_.add_lane(index, std::move(lane.sessions_from));
             if (budget_ != nullptr) lanes_.back()->cpus = std::min(lane.cpus, budget_->cpus());
         }
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
@@ -228,10 +232,10 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     // --- Caller-runs: a blocking caller that finds a lane free runs its batch itself. ---
 
     // A free lane, now the caller's, or -1. To be followed by run_borrowed(), run_borrowed_job() or
-    // return_lane().
-    int try_borrow_lane() noexcept {
+    // return_lane(). `lanes`: those that will do.
+    int try_borrow_lane(std::uint64_t lanes = ~std::uint64_t{0}) noexcept {
         if (dispatcher_.holds_batches() || dispatcher_.approx_waiting() > 0) return -1;
-        const std::uint64_t idle = idle_.load();
+        const std::uint64_t idle = idle_.load() & lanes;
         if (idle == 0) return -1;
         const std::uint32_t index = choose(idle, 1);
         if (!idle_.try_take(index)) return -1;
@@ -246,9 +250,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     void run_borrowed(int index) {
         LaneThread& lane = *lanes_[static_cast<std::size_t>(index)];
         platform::Clock::time_point until;
-        if (dispatcher_.take(lane.work, until, true) == Dispatcher::Taken::work) {
+        if (take(lane, until, true) == Dispatcher::Taken::work) {
             if (lane.work.reason == LaneStats::idle) lane.work.reason = LaneStats::caller;
-            lane.lane.run(lane.work);
+            run(lane);
         }
         return_lane(index);
     }
@@ -256,8 +260,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     void run_borrowed_job(int index, const Ticket& ticket, platform::Clock::time_point until) {
         LaneThread& lane = *lanes_[static_cast<std::size_t>(index)];
         platform::Clock::time_point due;
-        while (!ticket.job->all_handed_out() && dispatcher_.take(lane.work, due, true) == Dispatcher::Taken::work) {
-            lane.lane.run(lane.work);
+        while (!ticket.job->all_handed_out() && take(lane, due, true) == Dispatcher::Taken::work) {
+            run(lane);
             if (platform::Clock::now() >= until || (lane.cpus != 0 && budget_->wanted())) break;
         }
         return_lane(index);
@@ -279,6 +283,39 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     Admission submit_shaped(std::vector<ShapedInput> inputs, Ticket& ticket, const Terms& terms = {}) {
         if (const Admission admission = admit(1, terms); admission != Admission::ok) return admission;
         return submit_job(new Job(std::move(inputs)), ticket, terms);
+    }
+
+    // --- Sessions ---
+
+    // Throws what the device throws. Only for models whose lanes have `sessions_from`.
+    std::shared_ptr<Session> open_session() { return sessions_.open(); }
+    Sessions& sessions() noexcept { return sessions_; }
+    std::uint64_t lanes_of(const Session& session) const noexcept { return sessions_.lanes(session.home()); }
+
+    // The session's next request. `wake`: not for a caller that has one of the session's lanes and runs it there.
+    Admission submit_in_session(const std::shared_ptr<Session>& session, std::vector<ShapedInput> inputs,
+                                Ticket& ticket, bool wake = true) {
+        ticket = Ticket{};
+        if (closing()) return Admission::closed;
+        Job* const job = new Job(Job::InSession{}, std::move(inputs));
+        const auto added = sessions_.add(session, job, room_for_sessions());
+        if (added != Sessions::Added::ok) {
+            job->settle(0);
+            return added == Sessions::Added::full ? Admission::full : Admission::closed;
+        }
+        ticket.job = job;
+        ticket.rows = 1;
+        if (wake) notify_home(session->home());
+        return Admission::ok;
+    }
+    platform::WaitResult wait_for_session_room(platform::Deadline deadline) {
+        return sessions_.wait_for_room(room_for_sessions(), deadline);
+    }
+    // (closed) Ends what the session has left; see Sessions::end().
+    void end_session(Session& session) { closed_requests_.add(sessions_.end(session)); }
+    // After Sessions::try_hold().
+    void let_go(const std::shared_ptr<Session>& session) {
+        if (sessions_.done(session)) notify_home(session->home());
     }
 
     // --- Leases ---
@@ -406,6 +443,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         if (!drained) {
             closed += dispatcher_.close_waiting();
             closed += dispatcher_.close_open_rows();
+            closed += sessions_.end_all();
         }
         stopping_.store(true, std::memory_order_seq_cst);
         keeper_.wake();
@@ -420,6 +458,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         // Rows that were claimed before `closing_` was seen, published after the lanes left.
         closed += dispatcher_.end();
         closed += dispatcher_.close_waiting();
+        closed += sessions_.end_all();
         closed_requests_.add(closed);
         return all_done_ = closed == 0;
     }
@@ -436,7 +475,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         const std::lock_guard lock(close_mutex_);
         return dispatcher_.in_use();
     }
-    std::uint64_t approx_waiting() const noexcept { return dispatcher_.approx_queued(); }
+    std::uint64_t approx_waiting() const noexcept { return dispatcher_.approx_queued() + sessions_.approx_waiting(); }
     const LaneStats& lane_stats(std::size_t lane) const noexcept { return lanes_[lane]->lane.stats(); }
     std::uint32_t lane_device(std::size_t lane) const noexcept { return lanes_[lane]->lane.device(); }
     std::uint64_t closed_requests() const noexcept { return closed_requests_.load(); }
@@ -502,6 +541,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         explicit LaneThread(Args&&... args) : lane(std::forward<Args>(args)...) {}
         Lane lane;
         Work work;
+        std::uint32_t home = 0;     // of sessions
+        bool session_next = false;  // as Dispatcher's job_next_, of one lane
         // Of the CPU budget: how much, and until when while others wait; 0: it has none at the moment.
         std::uint32_t cpus = 0;
         std::int64_t share_until_ns = 0;
@@ -514,7 +555,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         idle_.put(lane);
         OVENGINE_FAILPOINT("ModelCore::return_lane, put");
         // Others may have counted on this lane: its own thread goes on with what they left.
-        if ((dispatcher_.has_work(false) || stopping_.load(std::memory_order_seq_cst)) && idle_.try_take(lane))
+        if ((has_work(*lanes_[lane], false) || stopping_.load(std::memory_order_seq_cst)) && idle_.try_take(lane))
             signal(lane);
     }
 
@@ -570,9 +611,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             platform::Clock::time_point until;
             take_share(lane);
             const std::uint32_t limits = dispatcher_.limits_epoch();
-            const auto taken = dispatcher_.take(lane.work, until, closing());
+            const auto taken = take(lane, until, closing());
             if (taken == Dispatcher::Taken::work) {
-                lane.lane.run(lane.work);
+                run(lane);
                 if (lane.lane.ended_ns() >= refine_at_ns) {
                     refine_at_ns = lane.lane.ended_ns() + kRefineInterval.count();
                     refine();
@@ -585,7 +626,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             OVENGINE_FAILPOINT("ModelCore::run_lane, before put");
             idle_.put(index);
             OVENGINE_FAILPOINT("ModelCore::run_lane, put");
-            if ((dispatcher_.has_work(holding) || stopping_.load(std::memory_order_seq_cst) ||
+            if ((has_work(lane, holding) || stopping_.load(std::memory_order_seq_cst) ||
                  (holding && (closing() || dispatcher_.limits_epoch() != limits))) &&
                 idle_.try_take(index)) {
                 platform::relax();
@@ -594,6 +635,40 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             park(index, holding ? platform::Deadline(until) : std::nullopt);
         }
         running_.fetch_sub(1, std::memory_order_acq_rel);
+    }
+
+    // Under max_queue_size all that waits counts; otherwise sessions have a ring's worth of their own.
+    std::int64_t room_for_sessions() const noexcept {
+        const auto others = static_cast<std::int64_t>(dispatcher_.approx_queued());
+        return dispatcher_.has_limit() ? dispatcher_.limit() - others : dispatcher_.limit();
+    }
+
+    // What the lane's owner does next. Sessions and all others take turns, so that neither starves the other.
+    Dispatcher::Taken take(LaneThread& lane, platform::Clock::time_point& until, bool flush) {
+        if (lane.session_next && take_session(lane)) {
+            lane.session_next = false;
+            return Dispatcher::Taken::work;
+        }
+        lane.session_next = true;
+        const auto taken = dispatcher_.take(lane.work, until, flush);
+        return taken != Dispatcher::Taken::work && take_session(lane) ? Dispatcher::Taken::work : taken;
+    }
+    bool take_session(LaneThread& lane) {
+        lane.work.session = sessions_.take(lane.home, lane.work.job);
+        if (lane.work.session == nullptr) return false;
+        lane.work.slot = nullptr;
+        lane.work.chunk = {0, lane.work.job->hand_out_rest()};
+        lane.work.reason = LaneStats::session;
+        return true;
+    }
+    void run(LaneThread& lane) {
+        lane.lane.run(lane.work);
+        if (lane.work.session == nullptr) return;
+        sessions_.done(lane.work.session);  // what it has left comes to this lane again, or to a free one
+        lane.work.session.reset();
+    }
+    bool has_work(const LaneThread& lane, bool holding) const noexcept {
+        return dispatcher_.has_work(holding) || sessions_.has_work(lane.home);
     }
 
     // Until the lane is this thread's again: somebody handed it over, or the deadline came and nobody has it.
@@ -628,12 +703,23 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         }
     }
 
+    // Wakes a lane for a session of this home, unless all of them are busy: they look again before they park.
+    void notify_home(std::uint32_t home) noexcept {
+        const std::uint64_t lanes = sessions_.lanes(home);
+        for (std::uint64_t idle = idle_.load() & lanes; idle != 0; idle = idle_.load() & lanes) {
+            const std::uint32_t lane = choose(idle, 1);
+            if (idle_.try_take(lane)) return signal(lane);
+        }
+    }
+
     void wake_all() noexcept {
         for (std::uint32_t lane = 0; lane < lanes_.size(); ++lane)
             if (idle_.try_take(lane)) signal(lane);
     }
 
-    bool at_rest() noexcept { return idle_.load() == all_lanes_ && !dispatcher_.has_work(false); }
+    bool at_rest() noexcept {
+        return idle_.load() == all_lanes_ && !dispatcher_.has_work(false) && sessions_.approx_waiting() == 0;
+    }
 
     Admission submit_job(Job* job, Ticket& ticket, const Terms& terms) {
         ticket = Ticket{};
@@ -698,6 +784,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     std::shared_ptr<const Ladder> ladder_;
     Dispatcher dispatcher_;
     const std::shared_ptr<CpuBudget> budget_;
+    Sessions sessions_;
     std::vector<std::unique_ptr<LaneThread>> lanes_;
     std::unique_ptr<Policy> policy_;
     std::uint64_t all_lanes_ = 0;

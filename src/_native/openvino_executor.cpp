@@ -1,5 +1,6 @@
 #include "openvino_executor.hpp"
 
+#include <cstring>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/util/assign_base.hpp>
 #include <openvino/op/util/read_value_base.hpp>
@@ -52,12 +53,44 @@ void describe_all(const Model& model, std::vector<Port>& inputs, std::vector<Por
 
 ov::AnyMap to_any_map(const Properties& properties) { return {properties.begin(), properties.end()}; }
 
+ov::Shape to_shape(const Dimensions& dimensions) { return {dimensions.begin(), dimensions.end()}; }
+
+ShapedOutput copied(const ov::Tensor& tensor) {
+    const auto* data = static_cast<const std::byte*>(tensor.data());
+    const ov::Shape shape = tensor.get_shape();  // once: each call may make it anew
+    return {{shape.begin(), shape.end()}, {data, data + tensor.get_byte_size()}};
+}
+
+struct PortType {
+    ov::element::Type type;
+    ov::Shape shape;  // empty where dynamic
+};
+
+std::vector<PortType> types_of(const std::vector<ov::Output<const ov::Node>>& ports) {
+    std::vector<PortType> types;
+    for (const auto& port : ports) {
+        const auto shape = port.get_partial_shape();
+        types.push_back({port.get_element_type(), shape.is_static() ? shape.to_shape() : ov::Shape{}});
+    }
+    return types;
+}
+
+std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const std::vector<PortType>& types,
+                                   const std::vector<ShapedInput>& inputs, std::size_t outputs) {
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+        request.set_input_tensor(i, {types[i].type, to_shape(inputs[i].shape), const_cast<std::byte*>(inputs[i].data)});
+    request.infer();
+    std::vector<ShapedOutput> results;
+    for (std::size_t i = 0; i < outputs; ++i) results.push_back(copied(request.get_output_tensor(i)));
+    return results;
+}
+
 class OpenvinoExecutor final : public Executor {
   public:
-    explicit OpenvinoExecutor(ov::CompiledModel compiled) : compiled_(std::move(compiled)) {
-        for (const auto& port : compiled_.inputs()) add_port(port, inputs_);
-        for (const auto& port : compiled_.outputs()) add_port(port, outputs_);
-    }
+    explicit OpenvinoExecutor(ov::CompiledModel compiled)
+        : compiled_(std::move(compiled)),
+          inputs_(types_of(compiled_.inputs())),
+          outputs_(types_of(compiled_.outputs())) {}
 
     void infer(std::uint32_t binding, std::byte* const* inputs, std::byte* const* outputs) override {
         if (binding >= bound_.size()) bound_.resize(binding + 1);
@@ -90,41 +123,58 @@ class OpenvinoExecutor final : public Executor {
             has_state_ = !shaped_.query_state().empty();
         }
         if (has_state_) shaped_.reset_state();
-        for (std::size_t i = 0; i < inputs.size(); ++i) {
-            const ov::Shape shape(inputs[i].shape.begin(), inputs[i].shape.end());
-            shaped_.set_input_tensor(i, {inputs_[i].type, shape, const_cast<std::byte*>(inputs[i].data)});
-        }
-        shaped_.infer();
-        std::vector<ShapedOutput> results;
-        for (std::size_t i = 0; i < outputs_.size(); ++i) {
-            const ov::Tensor tensor = shaped_.get_output_tensor(i);
-            const auto* data = static_cast<const std::byte*>(tensor.data());
-            const ov::Shape shape = tensor.get_shape();  // once: each call may make it anew
-            results.push_back({{shape.begin(), shape.end()}, {data, data + tensor.get_byte_size()}});
-        }
-        return results;
+        return infer_at(shaped_, inputs_, inputs, outputs_.size());
     }
 
   private:
-    struct PortType {
-        ov::element::Type type;
-        ov::Shape shape;
-    };
     struct Bound {
         ov::InferRequest request;
         std::vector<std::byte*> inputs, outputs;
     };
 
-    static void add_port(const ov::Output<const ov::Node>& port, std::vector<PortType>& ports) {
-        const auto shape = port.get_partial_shape();
-        ports.push_back({port.get_element_type(), shape.is_static() ? shape.to_shape() : ov::Shape{}});
-    }
-
     ov::CompiledModel compiled_;
-    std::vector<PortType> inputs_, outputs_;
+    const std::vector<PortType> inputs_, outputs_;
     std::vector<Bound> bound_;
     ov::InferRequest shaped_;
     bool has_state_ = false;
+};
+
+class OpenvinoStateful final : public StatefulExecutor {
+  public:
+    explicit OpenvinoStateful(ov::CompiledModel compiled)
+        : request_(compiled.create_infer_request()),
+          inputs_(types_of(compiled.inputs())),
+          outputs_(compiled.outputs().size()),
+          variables_(request_.query_state()) {
+        for (auto& variable : variables_) {
+            const ov::Tensor tensor = variable.get_state();
+            const ov::Shape shape = tensor.get_shape();
+            states_.push_back(
+                {{variable.get_name()}, {shape.begin(), shape.end()}, true, numpy_dtype(tensor.get_element_type())});
+            types_.push_back(tensor.get_element_type());
+        }
+    }
+
+    const std::vector<Port>& states() const override { return states_; }
+    std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
+        return infer_at(request_, inputs_, inputs, outputs_);
+    }
+    void reset_state() override { request_.reset_state(); }
+    ShapedOutput state(std::size_t variable) override { return copied(variables_[variable].get_state()); }
+    void set_state(std::size_t variable, const ShapedInput& value) override {
+        // A tensor of its own: a device may keep it.
+        ov::Tensor tensor(types_[variable], to_shape(value.shape));
+        if (tensor.get_byte_size() > 0) std::memcpy(tensor.data(), value.data, tensor.get_byte_size());
+        variables_[variable].set_state(tensor);
+    }
+
+  private:
+    ov::InferRequest request_;
+    const std::vector<PortType> inputs_;
+    const std::size_t outputs_;
+    std::vector<ov::VariableState> variables_;
+    std::vector<Port> states_;
+    std::vector<ov::element::Type> types_;  // of the variables
 };
 
 class OpenvinoCompiled final : public CompiledModel {
@@ -143,6 +193,9 @@ class OpenvinoCompiled final : public CompiledModel {
         return stream.str();
     }
     std::unique_ptr<Executor> make_executor() const override { return std::make_unique<OpenvinoExecutor>(compiled_); }
+    std::unique_ptr<StatefulExecutor> make_stateful() const override {
+        return std::make_unique<OpenvinoStateful>(compiled_);
+    }
 
   private:
     ov::CompiledModel compiled_;

@@ -75,7 +75,7 @@ class Histogram {
 // What one lane did. Its owner of the moment writes; IdleLanes hands the ownership on.
 struct LaneStats {
     // Why a batch was dispatched.
-    enum Reason { full, idle, delay, caller, bulk, kReasons };
+    enum Reason { full, idle, delay, caller, bulk, session, kReasons };
 
     Counter requests, rows, batches, failed, cancelled, lost, closed;
     std::array<Counter, kReasons> reasons;

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovengine._core import Future, Lease, Result, as_completed, wait
+from ovengine._core import Future, Lease, Result, Session, as_completed, wait
 from ovengine.config import Hint
 from ovengine.engine import Engine, load
 from ovengine.errors import (
@@ -92,6 +92,7 @@ __all__ = [
     "PropertyError",
     "QueueFull",
     "Result",
+    "Session",
     "Superseded",
     "TensorInfo",
     "Tuning",

@@ -133,13 +133,13 @@ def _describe(graph: Graph, inputs: Axes, outputs: Sequence[int]) -> str:
     )
 
 
-def examine_ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> BatchAxis:
+def examine_ports(inputs: Sequence[Port], outputs: Sequence[Port], has_state: bool) -> BatchAxis:
     """Of a model that is compiled already, and so cannot be tried at another batch size."""
     why = "a blob keeps the shapes that it was compiled for"
     ports = (*inputs, *outputs)
     if any(_is_dynamic(port) for port in ports):
         return BatchAxis("dynamic", False, why)
-    made_for_one = bool(inputs) and all(port.shape and port.shape[0] == 1 for port in ports)
+    made_for_one = bool(inputs) and not has_state and all(port.shape and port.shape[0] == 1 for port in ports)
     return BatchAxis("rows" if made_for_one else "whole", False, why)
 
 

@@ -70,6 +70,8 @@ class Compiled:
     def inputs(self) -> tuple[Port, ...]: ...
     @property
     def outputs(self) -> tuple[Port, ...]: ...
+    @property
+    def has_state(self) -> bool: ...
     def property(self, name: str) -> Any: ...
     def export(self) -> bytes: ...
     def measure(self, *, min_runs: int = 3, max_seconds: float = 0.05) -> float:
@@ -219,6 +221,7 @@ class NativeModel:
         group: Hashable | None = None,
     ) -> Result: ...
     def lease(self, rows: int = 1) -> Lease: ...
+    def session(self) -> Session: ...
     @property
     def ring_capacity(self) -> int:
         """Requests that can wait at all, whatever `max_queue_size` says."""
@@ -230,12 +233,63 @@ class NativeModel:
         """Drain until `timeout` seconds have passed (None: as long as it takes), then resolve all that is still
         pending with EngineClosed. True when all requests got their results. Safe to call twice."""
     def native_stats(self) -> dict[str, Any]:
-        """Keys: requests, rows, batches, dispatch {full, idle, delay, caller, bulk: batches},
+        """Keys: requests, rows, batches, dispatch {full, idle, delay, caller, bulk, session:
+        batches},
         queue_us and inference_us {p50, p90, p99, max, mean}, rows_per_batch (mean), lanes [(device, batches, rows)],
         failures {inference: n, cancelled: n, lease_lost: n, engine_closed: n, timeout: n, deadline_exceeded: n,
         superseded: n}, rejections {queue_full: n, invalid_input: n, closed: n, deadline_unmeetable: n},
         pending_requests."""
     def mark_forked(self) -> None: ...
+
+class Session:
+    """One infer request with a state of its own, for a model that keeps state between inferences. From `session()`.
+
+    Its requests run one at a time, in the order of submission, each from the state that the one before left; those of
+    other sessions run beside them. All methods from any thread. Inputs, futures and errors are those of the model.
+    A request that has not begun can be cancelled and leaves the state alone; from then on `cancel()` is False, since
+    the state moves. An inference that throws leaves the state as it was. A model without state has sessions too.
+
+    Example:
+        >>> with model.session() as session:
+        ...     for chunk in audio:
+        ...         speech = session(chunk)["output"]
+        ...     saved = dict(session.state)
+        ...     session.reset()  # for the next recording
+    """
+
+    def __call__(self, inputs: Inputs) -> Result: ...
+    def infer(self, inputs: Inputs, *, timeout: float | None = None) -> Result:
+        """The InferenceTimeout says whether the request was cancelled or has begun, and so what became of the state."""
+    def submit(self, inputs: Inputs, *, share_inputs: bool = False) -> Future: ...
+    def ainfer(self, inputs: Inputs, *, share_inputs: bool = False) -> Future:
+        """Like `submit` for callers on an event loop: never waits for room, raises QueueFull instead."""
+    def reset(self) -> None:
+        """Requests submitted from here on start from the initial state. Waits for nothing."""
+    @property
+    def state(self) -> SessionState: ...
+    @state.setter
+    def state(self, values: Mapping[str, Any]) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    def close(self, timeout: float | None = None) -> bool:
+        """Finish what is pending until `timeout` seconds have passed (None: as long as it takes), then resolve the rest
+        with EngineClosed. True when all requests got their results. A session that is dropped without serves what was
+        submitted, and is gone."""
+    def __enter__(self) -> Session: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+class SessionState(Mapping[str, np.ndarray[Any, Any]]):
+    """A session's variables by their ids. Reading copies; both reading and writing wait until the session is at rest.
+
+    Before the first inference, and after a reset, OpenVINO shows zeros whatever the initial value is.
+    """
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any]: ...
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Cast by the rule same_kind. Raises InputError for an unknown name or a shape that the model refuses, and
+        InputTypeError for a dtype that does not cast; the state is then as it was."""
+    def __iter__(self) -> Iterator[str]: ...
+    def __len__(self) -> int: ...
 
 class Future:
     """The pending outcome of one request. Await it, or call `result`. All methods from any thread."""
@@ -279,4 +333,4 @@ def wait(
     return_when: str = "ALL_COMPLETED",
 ) -> tuple[set[Future], set[Future]]: ...
 def debug_counters() -> dict[str, int]:
-    """Slots, batches, requests, rows, leases and notices in use by the whole process; all zero at rest."""
+    """Slots, batches, requests, rows, sessions, leases and notices in use by the whole process; all zero at rest."""

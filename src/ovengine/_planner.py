@@ -108,7 +108,7 @@ class Planner:
         if isinstance(model, Blob):
             compiler = Compiler(self.runtime, model, devices, self.options.config)
             compiled = compiler.compiled(None)
-            axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs)
+            axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs, compiled.has_state)
         else:
             axis = _batch_axis.examine(model)
             compiler = Compiler(self.runtime, model, devices, self.options.config, axis)

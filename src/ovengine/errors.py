@@ -21,7 +21,7 @@ without knowing ovengine.
     ├── Cancelled               concurrent.futures.CancelledError
     ├── InferenceError          RuntimeError        `infer()` failed on the rows of this request
     ├── LeaseLost               RuntimeError        the batch went on without this lease
-    ├── EngineClosed            RuntimeError        the model or engine is closed
+    ├── EngineClosed            RuntimeError        the model, engine or session is closed
     └── ForkedError             RuntimeError        used in a child of the process that loaded it
 
     PluginWarning (UserWarning)                     a plugin failed and a built-in took its place
@@ -129,7 +129,7 @@ class LeaseLost(OvengineError, RuntimeError):
 
 
 class EngineClosed(OvengineError, RuntimeError):
-    """The model or its engine was closed before the request could be run."""
+    """The model, its engine or the session was closed before the request could be run."""
 
 
 class ForkedError(OvengineError, RuntimeError):

@@ -65,7 +65,7 @@ class ModelStats:
 
     queue_us: from submission to the start of the inference. inference_us: of one `infer()`.
     dispatch: batches by why they were started: `full`, `idle` (a lane was free), `delay` (`max_queue_delay_us` was
-        over), `caller` (a blocking caller ran it), `bulk` (`infer_rows`).
+        over), `caller` (a blocking caller ran it), `bulk` (`infer_rows`), `session` (each of its requests).
     failures: requests accepted but not served, by reason. rejections: requests not accepted, by reason.
     """
 
@@ -85,8 +85,8 @@ class ModelStats:
 class Model(NativeModel):
     """A model ready to take requests, from any thread or event loop. Made by `load`.
 
-    `infer`, `submit`, `ainfer`, `infer_rows` and `lease` are the native methods: no Python runs between
-    submission and result.
+    `infer`, `submit`, `ainfer`, `infer_rows`, `lease` and `session` are the native methods: no Python runs between
+    submission and result. Each request stands for itself, also on a model with state; a `session` carries state on.
 
     Example:
         >>> with ovengine.load("model.onnx") as model:

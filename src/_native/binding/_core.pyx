@@ -9,6 +9,7 @@
     future.pxi      Future, and waiting for several
     lease.pxi       Lease
     terms.pxi       what a request asks for beside its rows: priority, deadline, group
+    session.pxi     Session, and its state
     model.pxi       NativeModel
 """
 
@@ -57,4 +58,5 @@ include "result.pxi"
 include "future.pxi"
 include "lease.pxi"
 include "terms.pxi"
+include "session.pxi"
 include "model.pxi"

@@ -79,6 +79,8 @@ inline double measure(const CompiledModel& model, int min_runs, double max_secon
     return least;
 }
 
+inline bool has_state(const CompiledModel& model) { return !model.make_stateful()->states().empty(); }
+
 // Collects what a ModelCore is made of, one plain field at a time.
 class Builder {
   public:
@@ -93,7 +95,7 @@ class Builder {
     // `ladder`: null where install() is to keep the executor that the lane has for this size. `cpus`: that one
     // inference keeps busy.
     void add_lane(std::uint32_t device, const std::vector<std::shared_ptr<CompiledModel>>& ladder, std::uint32_t cpus) {
-        ModelCore::LaneConfig lane{device, {}, cpus};
+        ModelCore::LaneConfig lane{device, {}, cpus, ladder.front()};
         for (const auto& compiled : ladder)
             lane.executors.push_back(compiled == nullptr ? nullptr : compiled->make_executor());
         lanes_.push_back(std::move(lane));

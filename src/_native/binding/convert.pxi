@@ -214,5 +214,32 @@ cdef cnp.ndarray _contiguous(cnp.ndarray array, PortSpec spec, uint32_t rows=1):
     return np.asarray(array, dtype=spec.dtype, order="C")
 
 
+cdef list _kept_arrays(list arrays, tuple specs, uint32_t rows, bint copy):
+    """The inputs of a job as contiguous arrays, which stay as they are until it is done."""
+    cdef cnp.ndarray array
+    cdef PortSpec spec
+    kept = []
+    for array, spec in zip(arrays, specs):
+        own = _contiguous(array, spec, rows)
+        kept.append(own.copy() if copy and own is array else own)
+    return kept
+
+
+cdef ShapedInput _shaped_input(cnp.ndarray array):
+    cdef ShapedInput shaped
+    cdef int i
+    shaped.data = <byte*>cnp.PyArray_DATA(array)
+    for i in range(cnp.PyArray_NDIM(array)):
+        shaped.shape.push_back(cnp.PyArray_DIM(array, i))
+    return shaped
+
+
+cdef vector[ShapedInput] _shaped_inputs(list arrays):
+    cdef vector[ShapedInput] shaped
+    for array in arrays:
+        shaped.push_back(_shaped_input(array))
+    return shaped
+
+
 # For annotations at run time; the stub says what it stands for.
 Inputs = object

@@ -93,7 +93,8 @@ cdef class Future:
         if outcome == Outcome.cancelled:
             return errors.Cancelled("the request was cancelled")
         if outcome == Outcome.closed:
-            return errors.EngineClosed(f"model {self._model.name!r} was closed before the request had its result")
+            what = f"model {self._model.name!r}" if self._model._closed else "the session"
+            return errors.EngineClosed(f"{what} was closed before the request had its result")
         if outcome == Outcome.lease_lost:
             return errors.LeaseLost("the batch went on without this lease")
         if outcome == Outcome.expired:

@@ -6,7 +6,7 @@ import logging
 _logger = logging.getLogger("ovengine")
 
 _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
-_REASONS = ("full", "idle", "delay", "caller", "bulk")
+_REASONS = ("full", "idle", "delay", "caller", "bulk", "session")
 # Different contents of shared inputs that are told apart at a time.
 cdef enum:
     KEYS = 256
@@ -310,25 +310,15 @@ cdef class NativeModel:
         """`lane`: borrowed, to run the job on; given back, and -1 then, when the job has to wait for room."""
         cdef vector[byte*] pointers
         cdef vector[ShapedInput] shaped
-        cdef ShapedInput shaped_input
         cdef Ticket ticket
         cdef Admission admission
         cdef Future future
         cdef cnp.ndarray array
-        cdef PortSpec spec
-        cdef int i
-        kept = []
-        for array, spec in zip(arrays, self._inputs):
-            own = _contiguous(array, spec, rows)
-            kept.append(own.copy() if copy and own is array else own)
-        for array in kept:
-            if self._mode == DYNAMIC:
-                shaped_input.data = <byte*>cnp.PyArray_DATA(array)
-                shaped_input.shape.clear()
-                for i in range(cnp.PyArray_NDIM(array)):
-                    shaped_input.shape.push_back(cnp.PyArray_DIM(array, i))
-                shaped.push_back(shaped_input)
-            else:
+        kept = _kept_arrays(arrays, self._inputs, rows, copy)
+        if self._mode == DYNAMIC:
+            shaped = _shaped_inputs(kept)
+        else:
+            for array in kept:
                 pointers.push_back(<byte*>cnp.PyArray_DATA(array))
         while True:
             if self._mode == DYNAMIC:
@@ -482,6 +472,9 @@ cdef class NativeModel:
         lease._open = True
         return lease
 
+    def session(self):
+        return _open_session(self)
+
     # --- limits ---
 
     @property
@@ -533,7 +526,7 @@ cdef class NativeModel:
             totals["failed"] += lane.failed.load()
             totals["cancelled"] += lane.cancelled.load()
             totals["lost"] += lane.lost.load()
-            for reason in range(5):
+            for reason in range(len(_REASONS)):
                 dispatch[_REASONS[reason]] += lane.reasons[reason].load()
             lanes.append((self._devices[core.lane_device(i)], lane.batches.load(), lane.rows.load()))
         return {
@@ -572,18 +565,21 @@ cdef dict _percentiles(Percentiles p):
 def debug_counters():
     cdef NativeModel model
     cdef InUse in_use
+    cdef size_t sessions
     _sweep_abandoned()
     _sweep_lingering()
-    totals = dict.fromkeys(("slots", "batches", "requests", "rows"), 0)
+    totals = dict.fromkeys(("slots", "batches", "requests", "rows", "sessions"), 0)
     for model in list(_models):
         if model.core.get().forked():
             continue
         with nogil:  # it may have to wait for a close(), which may wait for a thread that waits for the GIL
             in_use = model.core.get().in_use()
+            sessions = model.core.get().sessions().count()
         totals["slots"] += in_use.slots
         totals["batches"] += in_use.batches
         totals["requests"] += in_use.requests
         totals["rows"] += in_use.rows
+        totals["sessions"] += sessions
     mailboxes = [*_loop_mailboxes.values(), *_abandoned, *([_callback_mailbox] if _callback_mailbox else [])]
     totals["notices"] = sum([(<_Mailbox>mailbox).outstanding for mailbox in mailboxes])
     return totals

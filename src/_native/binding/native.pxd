@@ -32,6 +32,12 @@ cdef extern from "executor.hpp" namespace "ovengine" nogil:
         void infer(uint32_t binding, byte** inputs, byte** outputs) except +
         vector[ShapedOutput] infer_shaped(const vector[ShapedInput]& inputs) except +
 
+    cdef cppclass StatefulExecutor:
+        const vector[NativePort]& states()
+        void reset_state() except +
+        ShapedOutput state(size_t variable) except +
+        void set_state(size_t variable, const ShapedInput& value) except +
+
     cdef cppclass CompiledModel:
         const vector[NativePort]& inputs()
         const vector[NativePort]& outputs()
@@ -130,6 +136,7 @@ cdef extern from "completion.hpp" namespace "ovengine" nogil:
 
 cdef extern from "job.hpp" namespace "ovengine" nogil:
     cdef cppclass Job:
+        cbool is_shaped()
         vector[ShapedOutput]& shaped_outputs()
 
 cdef extern from "stats.hpp" namespace "ovengine" nogil:
@@ -142,7 +149,7 @@ cdef extern from "stats.hpp" namespace "ovengine" nogil:
 
     cdef cppclass LaneStats:
         Counter requests, rows, batches, failed, cancelled, lost, closed
-        Counter reasons[5]
+        Counter reasons[6]
         Histogram queue_ns, inference_ns
 
 cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
@@ -163,6 +170,7 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     shared_ptr[CompiledModel] make_fake(const vector[NativePort]& inputs, const vector[NativePort]& outputs,
                                         FakeBehavior behavior, cbool has_poison, float poison) except +
     double measure(const CompiledModel& model, int min_runs, double max_seconds) except +
+    cbool has_state(const CompiledModel& model) except +
     void run_once(const CompiledModel& model, const vector[byte*]& inputs, const vector[byte*]& outputs) except +
 
     cdef cppclass Builder:
@@ -201,6 +209,17 @@ cdef extern from "request.hpp" namespace "ovengine" nogil:
         shared_ptr[Group] group
         cbool latest_only
         cbool is_plain()
+
+cdef extern from "session.hpp" namespace "ovengine" nogil:
+    cdef cppclass NativeSession "ovengine::Session":
+        StatefulExecutor& executor()
+
+    cdef cppclass NativeSessions "ovengine::Sessions":
+        cbool try_hold(NativeSession& session, cbool& reset) except +
+        WaitResult wait_for_rest(NativeSession& session, Deadline deadline) except +
+        void reset(NativeSession& session) except +
+        void close(NativeSession& session) except +
+        size_t count() except +
 
 cdef extern from "model_core.hpp" namespace "ovengine" nogil:
     cdef cppclass Slot:
@@ -247,12 +266,21 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         void abandon(Ticket& ticket)
         WaitResult wait_for_room(Deadline deadline, const Group* group)
         int try_borrow_lane()
+        int try_borrow_lane(uint64_t lanes)
         void run_borrowed(int lane)
         void run_borrowed_job(int lane, const Ticket& ticket, TimePoint until)
         void return_lane(int lane)
         Admission submit_rows(vector[byte*] inputs, uint32_t rows, Ticket& ticket, const Terms& terms) except +
         Admission submit_shaped(vector[ShapedInput] inputs, Ticket& ticket, const Terms& terms) except +
         shared_ptr[Group] make_group(const string& name) except +
+        shared_ptr[NativeSession] open_session() except +
+        NativeSessions& sessions()
+        uint64_t lanes_of(const NativeSession& session)
+        Admission submit_in_session(const shared_ptr[NativeSession]& session, vector[ShapedInput] inputs,
+                                    Ticket& ticket, cbool wake) except +
+        WaitResult wait_for_session_room(Deadline deadline) except +
+        void end_session(NativeSession& session) except +
+        void let_go(const shared_ptr[NativeSession]& session) except +
         Admission begin_lease(uint32_t rows, Ticket& ticket) except +
         cbool publish_lease(Ticket& ticket, Admission& admission)
         void abandon_lease(Ticket& ticket)

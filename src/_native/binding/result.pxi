@@ -45,7 +45,7 @@ cdef class Result:
         cdef byte* data
         cdef size_t size
         cdef cnp.ndarray array
-        if self._model._mode == DYNAMIC:
+        if self._ticket.job != NULL and self._ticket.job.is_shaped():
             return self._make_shaped(index, spec)
         data = self._model.core.get().output(self._ticket, index)
         size = spec.row_bytes * self._rows

@@ -184,6 +184,10 @@ cdef class Compiled:
         except RuntimeError as error:
             raise errors.PropertyError(f"the compiled model has no property {name!r}: {_reason(error)}") from None
 
+    @property
+    def has_state(self):
+        return has_state(self.native.get()[0])
+
     def export(self):
         cdef string blob
         with nogil:

@@ -105,6 +105,8 @@ struct Setup {
     std::unique_ptr<Policy> policy{};
     bool log = true;  // false: no lock of the test's own on the way, for stress tests
     std::function<std::unique_ptr<Executor>(std::unique_ptr<Executor>, std::uint32_t size, std::size_t width)> wrap{};
+    std::function<std::shared_ptr<const CompiledModel>(std::shared_ptr<Device> device, std::size_t lane)>
+        sessions_from{};
 };
 
 // One core; at its end it is closed, and everything is back where it belongs.
@@ -116,6 +118,7 @@ class Model {
         for (std::size_t i = 0; i < setup.lanes; ++i) {
             lanes[i].device = static_cast<std::uint32_t>(i % 2);
             lanes[i].cpus = 1;
+            if (setup.sessions_from) lanes[i].sessions_from = setup.sessions_from(device, i);
             for (const auto size : setup.ladder) lanes[i].executors.push_back(make_executor(size));
         }
         core_ = std::make_shared<ModelCore>(std::move(layout), costs(setup.ladder, setup.cost_us), std::move(lanes),

@@ -93,10 +93,7 @@ def cpu_plan(device: str, context: DeviceContext, budget: int, most_lanes: int, 
     streams = _positive(config.pop("NUM_STREAMS", None), "NUM_STREAMS", automatic=("AUTO", -1))
     threads = _positive(config.pop("INFERENCE_NUM_THREADS", None), "INFERENCE_NUM_THREADS", automatic=(0,))
     total = threads or budget
-    if context.graph and context.graph.has_state:
-        # The state belongs to an infer request; which lane a request meets must not matter.
-        lanes, reason = 1, "one lane, since the model keeps state"
-    elif streams:
+    if streams:
         lanes, reason = streams, "NUM_STREAMS"
     elif context.hint is Hint.LATENCY:
         lanes, reason = 1, f"latency: one lane with all {total} threads"

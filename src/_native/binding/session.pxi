@@ -1,0 +1,282 @@
+# Session: requests in order on one infer request, whose state lasts from one to the next.
+
+
+@cython.no_gc
+cdef class Session:
+    cdef NativeModel _model
+    # By address, so that a child of a fork can leave it alone; null where the model runs rows, and so has no state.
+    cdef shared_ptr[NativeSession]* _native
+    cdef tuple _states  # one Port per variable of the state
+    cdef bint _closed
+
+    def __init__(self):
+        raise TypeError("a Session comes from model.session()")
+
+    def __reduce__(self):
+        raise TypeError("a Session is an infer request and cannot be pickled; pickle dict(session.state)")
+
+    def __dealloc__(self):
+        # In the child of a fork nobody is there to give anything back to.
+        if self._native != NULL and not self._model.core.get().forked():
+            with nogil:
+                del self._native
+
+    def submit(self, inputs, *, bint share_inputs=False):
+        return self._submit(inputs, not share_inputs, True, Deadline(), None, -1)
+
+    def ainfer(self, inputs, *, bint share_inputs=False):
+        return self._submit(inputs, not share_inputs, False, Deadline(), None, -1)
+
+    def infer(self, inputs, *, timeout=None):
+        return self._infer(inputs, timeout)
+
+    def __call__(self, inputs):
+        return self._infer(inputs, None)
+
+    cdef Future _submit(self, object inputs, bint copy, bint may_wait, Deadline deadline, object timeout, int lane):
+        """`lane`: the caller's, for this request to be run on; otherwise -1. Given back when this raises."""
+        cdef NativeModel model = self._model
+        cdef uint32_t rows = 0
+        cdef bint single = False
+        cdef vector[ShapedInput] shaped
+        cdef Ticket ticket
+        cdef Admission admission
+        cdef Future future
+        try:
+            self._check_open()
+            if self._native == NULL:
+                return model._submit(inputs, Terms(), not copy, may_wait)
+            kept = _kept_arrays(model._prepare(inputs, &rows, &single), model._inputs, rows, copy)
+            shaped = _shaped_inputs(kept)
+            while True:
+                admission = model.core.get().submit_in_session(self._native[0], shaped, ticket, lane < 0)
+                if admission == Admission.ok:
+                    break
+                self._wait_for_room(admission, may_wait and lane < 0, deadline, timeout)
+        except BaseException:
+            if lane >= 0:
+                model.core.get().return_lane(lane)
+            raise
+        future = _make_future(model, ticket, single)
+        future._kept = kept
+        return future
+
+    cdef int _wait_for_room(self, Admission refused, bint may_wait, Deadline deadline, object timeout) except -1:
+        cdef NativeModel model = self._model
+        cdef WaitResult waited
+        if refused == Admission.closed:
+            self._check_open()
+            raise _closed_error(model)
+        if model._max_queue_size != 0 or not may_wait:
+            raise _queue_full(model)
+        with nogil:
+            waited = model.core.get().wait_for_session_room(deadline)
+        PyErr_CheckSignals()
+        if waited == WaitResult.timed_out:
+            model._timeouts += 1
+            raise errors.InferenceTimeout(f"no room in the queue of model {model.name!r} within {timeout} s")
+        return 0
+
+    cdef Result _infer(self, object inputs, object timeout):
+        cdef NativeModel model = self._model
+        cdef Deadline deadline = _deadline(timeout)
+        cdef Future future
+        cdef Ticket ticket
+        cdef double slice_s
+        cdef int lane = -1
+        if self._native == NULL:
+            self._check_open()
+            return model._infer(inputs, Terms(), timeout)
+        if model._may_run(timeout):
+            lane = model.core.get().try_borrow_lane(model.core.get().lanes_of(self._native[0].get()[0]))
+        # Copied, since a request that has begun goes on when its caller gives up.
+        future = self._submit(inputs, True, True, deadline, timeout, lane)
+        if lane >= 0:
+            ticket = future._ticket
+            slice_s = SLICE_S if timeout is None else min(SLICE_S, timeout)
+            with nogil:
+                model.core.get().run_borrowed_job(lane, ticket, after(slice_s))
+        try:
+            future._wait_until(deadline, timeout)
+            return future.result()
+        except errors.InferenceTimeout:
+            model._timeouts += 1
+            left = "it was cancelled, and the state is as before" if future.cancel() else "it has begun and goes on"
+            raise errors.InferenceTimeout(
+                f"no result from this session of model {model.name!r} within {timeout} s; {left}"
+            ) from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    # --- the state ---
+
+    @property
+    def state(self):
+        return SessionState._of(self)
+
+    @state.setter
+    def state(self, values):
+        state = SessionState._of(self)
+        arrays = [(state._index(name, errors.InputError), name, value) for name, value in values.items()]
+        for _, name, value in arrays:
+            state[name] = value
+
+    def reset(self):
+        self._check_open()
+        if self._native != NULL:
+            self._model.core.get().sessions().reset(self._native[0].get()[0])
+
+    cdef int _hold(self) except -1:
+        """Waits until all requests so far are done; _let_go() is due then."""
+        cdef cbool reset = False
+        self._check_open()
+        while not self._model.core.get().sessions().try_hold(self._native[0].get()[0], reset):
+            self._wait_for_rest(Deadline())
+            self._check_open()
+        if reset:
+            try:
+                self._native[0].get().executor().reset_state()
+            except RuntimeError as error:
+                self._let_go()
+                raise errors.InferenceError(f"the state cannot be reset: {_reason(error)}") from None
+        return 0
+
+    cdef int _let_go(self) except -1:
+        self._model.core.get().let_go(self._native[0])
+        return 0
+
+    cdef bint _wait_for_rest(self, Deadline deadline) except -1:
+        """False when the deadline came first. May return early."""
+        cdef WaitResult waited
+        with nogil:
+            waited = self._model.core.get().sessions().wait_for_rest(self._native[0].get()[0], deadline)
+        PyErr_CheckSignals()
+        return waited != WaitResult.timed_out
+
+    cdef int _check_open(self) except -1:
+        if self._model.core.get().forked() or self._model._closed:
+            raise _closed_error(self._model)
+        if self._closed:
+            self._model._rejected_closed += 1
+            raise errors.EngineClosed(f"this session of model {self._model.name!r} is closed")
+        return 0
+
+    # --- the end ---
+
+    @property
+    def closed(self):
+        return self._closed or self._model._closed
+
+    def close(self, timeout=None):
+        cdef Deadline deadline = _deadline(timeout)
+        cdef cbool reset = False
+        self._closed = True
+        if self._native == NULL or self._model.core.get().forked():
+            return True
+        self._model.core.get().sessions().close(self._native[0].get()[0])
+        while not self._model.core.get().sessions().try_hold(self._native[0].get()[0], reset):
+            if not self._wait_for_rest(deadline):
+                with nogil:
+                    self._model.core.get().end_session(self._native[0].get()[0])
+                return False
+        self._let_go()
+        return True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def __repr__(self):
+        state = "closed" if self.closed else "state " + ", ".join([port.name for port in self._states])
+        return f"<Session of model {self._model.name!r}: {state}>"
+
+
+cdef Session _open_session(NativeModel model):
+    cdef Session session = Session.__new__(Session)
+    session._model = model
+    session._states = ()
+    session._check_open()
+    if model._mode == ROWS:
+        return session
+    session._native = new shared_ptr[NativeSession]()
+    try:
+        with nogil:
+            session._native[0] = model.core.get().open_session()
+    except RuntimeError as error:
+        raise errors.InferenceError(f"model {model.name!r} cannot open a session: {_reason(error)}") from None
+    session._states = _ports(session._native[0].get().executor().states())
+    return session
+
+
+class SessionState(Mapping):
+    __slots__ = ("_names", "_session")
+
+    def __init__(self):
+        raise TypeError("a SessionState comes from session.state")
+
+    @classmethod
+    def _of(cls, Session session):
+        state = cls.__new__(cls)
+        state._session = session
+        state._names = {port.name: index for index, port in enumerate(session._states)}
+        return state
+
+    def _index(self, name, error):
+        if name not in self._names:
+            raise error(f"no state {name!r}; the model has {', '.join(map(repr, self._names)) or 'none'}")
+        return self._names[name]
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def __len__(self):
+        return len(self._names)
+
+    def __contains__(self, name):
+        return name in self._names
+
+    def __getitem__(self, name):
+        cdef Session session = self._session
+        cdef size_t index = self._index(name, KeyError)
+        cdef ShapedOutput value
+        cdef cnp.ndarray array
+        dtype = session._states[index].dtype
+        session._hold()
+        try:
+            with nogil:
+                value = session._native[0].get().executor().state(index)
+        except RuntimeError as error:
+            raise errors.InferenceError(f"state {name!r} cannot be read: {_reason(error)}") from None
+        finally:
+            session._let_go()
+        array = np.empty(tuple([value.shape[i] for i in range(value.shape.size())]), dtype)
+        memcpy(cnp.PyArray_DATA(array), value.data.data(), value.data.size())
+        return array
+
+    def __setitem__(self, name, value):
+        cdef Session session = self._session
+        cdef size_t index = self._index(name, errors.InputError)
+        cdef ShapedInput shaped
+        dtype = session._states[index].dtype
+        array = np.asarray(value)
+        if not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise errors.InputTypeError(
+                f"state {name!r} has dtype {dtype}, to which {array.dtype} does not cast by the rule same_kind; "
+                f"convert it yourself if that is meant: array.astype('{dtype}')"
+            )
+        array = np.ascontiguousarray(array, dtype).reshape(array.shape)  # which makes a scalar one value
+        shaped = _shaped_input(array)
+        session._hold()
+        try:
+            with nogil:
+                session._native[0].get().executor().set_state(index, shaped)
+        except RuntimeError as error:
+            raise errors.InputError(f"state {name!r} does not take shape {_shape(array)}: {_reason(error)}") from None
+        finally:
+            session._let_go()
+
+    def __repr__(self):
+        return f"SessionState({', '.join(self._names)})"
