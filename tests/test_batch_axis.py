@@ -198,7 +198,7 @@ def test_a_shared_input_is_taken_whole_by_requests_of_any_number_of_rows(load: C
             np.testing.assert_allclose(result["y"], x @ table * 0.5, rtol=1e-5, atol=1e-6)
         shared = model.submit({**inputs, "factor": np.float32(2)}, share_inputs=True)
         np.testing.assert_allclose(shared.result()["y"], x @ table * 2, rtol=1e-5, atol=1e-6)
-        sample: list[Any] = [x[0], table, 3]
+        sample: Any = [x[0], table, 3]
         np.testing.assert_allclose(model(sample)["y"], x[0] @ table * 3, rtol=1e-5, atol=1e-6)
     with pytest.raises(ovengine.InputError, match=r"'table' has shape \(2, 4, 3\); the model takes \(4, 3\)"):
         model([x[:2], np.stack([table, table]), np.array(3)])

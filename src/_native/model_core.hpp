@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -486,6 +487,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         sigset_t all;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, nullptr);
+        pthread_setname_np(pthread_self(), ("ovengine " + std::to_string(index)).c_str());  // for top, gdb, perf
         LaneThread& lane = *lanes_[index];
         std::int64_t refine_at_ns = now_ns() + kRefineInterval.count();
         for (;;) {

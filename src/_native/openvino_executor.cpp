@@ -261,8 +261,13 @@ std::shared_ptr<CompiledModel> Runtime::import_blob(const std::string& blob, con
     return std::make_shared<OpenvinoCompiled>(impl_->core.import_model(stream, device, to_any_map(properties)));
 }
 
+std::shared_ptr<CompiledModel> adopt_compiled(const void* model) {
+    return std::make_shared<OpenvinoCompiled>(*static_cast<const ov::CompiledModel*>(model));
+}
+
 std::string openvino_version() { return ov::get_openvino_version().buildNumber; }
 
 const void* openvino_model_type_info() { return &typeid(ov::Model); }
+const void* openvino_compiled_model_type_info() { return &typeid(ov::CompiledModel); }
 
 }  // namespace ovengine

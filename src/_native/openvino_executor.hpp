@@ -64,8 +64,12 @@ class Runtime {
     std::unique_ptr<Impl> impl_;
 };
 
+// `model` is an `ov::CompiledModel*`; the result shares what it stands for, and outlives it.
+std::shared_ptr<CompiledModel> adopt_compiled(const void* model);
+
 std::string openvino_version();
-// The std::type_info of ov::Model, for pybind11's conduit.
+// The std::type_info of ov::Model and ov::CompiledModel, for pybind11's conduit.
 const void* openvino_model_type_info();
+const void* openvino_compiled_model_type_info();
 
 }  // namespace ovengine

@@ -101,6 +101,8 @@ class Runtime:
         """An ONNX model, or the text of an IR with its weights, held in memory."""
     def adopt(self, model: object) -> Graph:
         """An `openvino.Model`, shared with its owner and never written to; no copy of the weights."""
+    def adopt_compiled(self, model: object) -> Compiled:
+        """An `openvino.CompiledModel`, shared with its owner. Raises ModelError for anything else."""
     def compile(self, graph: Graph, device: str, properties: Mapping[str, Any]) -> Compiled: ...
     def import_blob(self, blob: bytes, device: str, properties: Mapping[str, Any]) -> Compiled: ...
 

@@ -20,8 +20,8 @@ from ovengine._cache import Cache
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import CpuBudget, Graph, Port, Runtime
 from ovengine._proof import TRIAL_RUN, Proof
-from ovengine._verify import verify, verify_model
-from ovengine.config import LoadOptions, Verify, available_memory_bytes, check_properties
+from ovengine._verify import verify_ladder, verify_model
+from ovengine.config import LoadOptions, available_memory_bytes, check_properties
 from ovengine.errors import (
     ConfigError,
     EngineClosed,
@@ -75,7 +75,6 @@ class Planner:
         self.options = options
         self.turn = turn
         self.cache = Cache(options.cache_directory)
-        self.proof: Proof | None = None
         self.decisions = [Decision(*note) for note in options.notes]
 
     def load(
@@ -110,12 +109,13 @@ class Planner:
             self.decide("batcher", "none", f"rows are not put together: {axis}")
             return self.start(compiler, axis, self._unbatched(), policy, name)
         assert isinstance(model, Graph)
+        made_for_one = axis.mode == "rows"
         axis = replace(axis, mode="rows")
         batch = self._ask_batcher(sizes, compiler, model, axis, measures=False)
         if batch is not None and batch.ladder == (1,):
             self.decide("batcher", sizes.name, batch.why)
             return self.start(compiler, axis, batch, policy, name)
-        return self.start_and_prepare(compiler, axis, sizes, policy, name, model, batch)
+        return self.start_and_prepare(compiler, axis, sizes, policy, name, model, batch, proven=not made_for_one)
 
     def decide(self, what: str, choice: str, why: str) -> None:
         """Write a decision down for the plan."""
@@ -243,35 +243,25 @@ class Planner:
             compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
         except InferenceError as error:
             return replace(axis, batchable=False, why=str(error), failed=TRIAL_RUN)
-        # One row at a time is right for a model made for one row; for any other it needs the proof, too.
-        if axis.mode == "rows":
-            return axis
-        self.proof = verify_model(compiler, *self._trust)
-        return self._verified(axis, self.proof)
+        # One row at a time is right for a model made for one row; for any other it needs the trial, too.
+        return axis if axis.mode == "rows" else _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
 
     def plan_batches(
-        self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None
+        self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None, proven: bool
     ) -> tuple[BatchAxis, BatchPlan]:
         """Batch sizes that pay and are right."""
         batch = batch or self._ask_batcher(batcher, compiler, graph, axis)
         assert batch is not None
         if batch.ladder != (1,):
-            axis = self._verified(axis, verify(compiler, batch.ladder, *self._trust, self.proof))
+            if not proven:
+                axis = _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
+            if axis.batchable:
+                axis = _outcome(axis, verify_ladder(compiler, batch.ladder, self.options.verify, self.cache))
         if axis.batchable:
             self.decide("batcher", batcher.name, batch.why)
             return axis, batch
         self.decide("batcher", "none", f"rows are not put together: {axis}")
         return axis, self._unbatched()
-
-    @property
-    def _trust(self) -> tuple[Verify, Cache]:
-        return self.options.verify, self.cache
-
-    @staticmethod
-    def _verified(axis: BatchAxis, proof: Proof) -> BatchAxis:
-        if proof.holds:
-            return axis if axis.why.endswith(proof.why) else replace(axis, why=f"{axis.why}; {proof.why}")
-        return replace(axis, batchable=False, why=proof.why, failed=proof.failed)
 
     def _unbatched(self) -> BatchPlan:
         return BatchPlan(max_queue_delay_us=self.options.max_queue_delay_us or 0)
@@ -358,6 +348,7 @@ class Planner:
         name: str,
         graph: Graph,
         batch: BatchPlan | None,
+        proven: bool,
     ) -> Model:
         """Serve a row at a time, and go on behind it."""
         known = list(self.decisions)
@@ -371,7 +362,7 @@ class Planner:
 
         def work() -> None:
             compiler.between_steps = preparation.check
-            final_axis, final = self.plan_batches(batcher, compiler, graph, axis, batch)
+            final_axis, final = self.plan_batches(batcher, compiler, graph, axis, batch, proven)
             lanes = compiler.lanes(final.ladder)
             running = reference()
             if running is not None:
@@ -437,6 +428,11 @@ def _check_ranks(ports: Sequence[Port]) -> None:
     for port in ports:
         if port.shape is None:
             raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")
+
+
+def _outcome(axis: BatchAxis, proof: Proof) -> BatchAxis:
+    why = f"{axis.why}; {proof.why}" if proof.holds and proof.why else proof.why
+    return replace(axis, batchable=proof.holds, why=why or axis.why, failed=proof.failed)
 
 
 def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:

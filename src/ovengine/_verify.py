@@ -18,31 +18,12 @@ if TYPE_CHECKING:
 KIND = "proof"
 # Enough for each row to have neighbours on both sides.
 TRIAL_ROWS = 4
-NOT_VERIFIED = Proof(None, "not verified (verify='off')")
-
-
-def verify(compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache, proof: Proof | None = None) -> Proof:
-    """Whether rows may share the inferences of this ladder.
-
-    The model is proven at TRIAL_ROWS in f32, where a leak between rows shows best, and then in the precision in effect;
-    each size of the ladder against the size below it. With mode `off` the shapes are taken at their word.
-
-    `proof`: of the model, where this load has it already.
-    """
-    if mode == "off":
-        return NOT_VERIFIED
-    proof = proof or verify_model(compiler, mode, cache)
-    if proof.holds:
-        for known, size in itertools.pairwise((1, *(size for size in ladder if size > 1))):
-            if size != TRIAL_ROWS and not (outcome := verify_size(compiler, known, size, mode, cache)).holds:
-                return outcome
-    return proof
 
 
 def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
-    """Of the model, whatever the ladder."""
-    if mode == "off":
-        return NOT_VERIFIED
+    """Whether rows may share an inference at all: at TRIAL_ROWS, in f32, where a leak between rows shows best, and then
+    in the precision in effect. With mode `off` the shapes are taken at their word.
+    """
 
     def prove() -> Proof:
         proof = _proof.prove(compiler.in_f32(1), compiler.in_f32(TRIAL_ROWS))
@@ -50,7 +31,18 @@ def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
             return _proof.prove(compiler.compiled(1), compiler.compiled(TRIAL_ROWS), precision)
         return proof
 
+    if mode == "off":
+        return Proof(None, "not verified (verify='off')")
     return _kept(compiler, {"rows": TRIAL_ROWS}, prove, mode, cache)
+
+
+def verify_ladder(compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache) -> Proof:
+    """Whether they may at each of these sizes, where `verify_model` holds: each is compared with the one below it."""
+    if mode != "off":
+        for known, size in itertools.pairwise((1, *(size for size in ladder if size > 1))):
+            if size != TRIAL_ROWS and not (proof := verify_size(compiler, known, size, mode, cache)).holds:
+                return proof
+    return Proof(None, "")
 
 
 def verify_size(compiler: Compiler, known: int, size: int, mode: Verify, cache: Cache) -> Proof:

@@ -97,15 +97,22 @@ class LoadOptions:
         check_integer("max_queue_delay_us", self.max_queue_delay_us, 0, MOST_QUEUE_DELAY_US)
         check_integer("max_queue_size", self.max_queue_size, 0, MOST_QUEUE_SIZE)
         self._set("max_queue_size", self.max_queue_size or None)
-        if self.cache_dir is not None and not isinstance(self.cache_dir, (str, os.PathLike)):
-            raise ConfigError(f"cache_dir must be a folder, 'auto' or None, not {self.cache_dir!r}")
-        if self.verify not in get_args(Verify):
-            raise ConfigError(f"verify must be one of {', '.join(get_args(Verify))}, not {self.verify!r}")
         self._take_batch_sizes()
         self._take_batch_device()
         self._take_auto_batching(config)
         self._take_num_requests(config)
         self._set("config", MappingProxyType(config))
+        if self.cache_dir is not None and not isinstance(self.cache_dir, (str, os.PathLike)):
+            raise ConfigError(f"cache_dir must be a folder, 'auto' or None, not {self.cache_dir!r}")
+        if self.verify not in get_args(Verify):
+            raise ConfigError(f"verify must be one of {', '.join(get_args(Verify))}, not {self.verify!r}")
+
+    @property
+    def cache_directory(self) -> Path | None:
+        """Where to keep what is learned about models; None for nowhere."""
+        if self.cache_dir is None:
+            return None
+        return user_cache() if self.cache_dir == "auto" else Path(self.cache_dir)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -174,13 +181,6 @@ class LoadOptions:
             self._set("max_batch_size", count)
             spelling = f"PERFORMANCE_HINT_NUM_REQUESTS={count}"
             self._set("notes", (*self.notes, ("max_batch_size", str(count), spelling)))
-
-    @property
-    def cache_directory(self) -> Path | None:
-        """Where to keep what is learned about models; None for nowhere."""
-        if self.cache_dir is None:
-            return None
-        return user_cache() if self.cache_dir == "auto" else Path(self.cache_dir)
 
 
 def user_cache() -> Path | None:

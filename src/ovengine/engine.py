@@ -183,15 +183,22 @@ class Engine:
             scheduler=scheduler or "priority",
             name=name,
         )
-        with self._lock:
-            closed_meanwhile = self._closed
-            self._models.add(model)
-        if closed_meanwhile:
-            model.close(0)
-            self._check_usable()
+        self.register(model)
         model._on_close = self.plugins.model_closed
         self.plugins.model_loaded(model)
         return model
+
+    def register(self, model: Model) -> None:
+        """Close this model with the engine, too, and mark it in a forked child; for models that `load` did not make.
+
+        Raises EngineClosed, ForkedError: the engine is closed, and the model, too; or it belongs to the parent process.
+        """
+        with self._lock:
+            closed_meanwhile = self._closed
+            self._models.add(model)
+        if closed_meanwhile or self._forked:
+            model.close(0)
+            self._check_usable()
 
     # -- end ----------------------------------------------------------------------------------------------------------
 

@@ -339,10 +339,10 @@ class Model(NativeModel):
             for future in pending:
                 future.cancel()
 
-    def _submit_when_room(self, inputs: Inputs, pending: Iterable[Future]) -> Future:
+    def _submit_when_room(self, inputs: Inputs, pending: Iterable[Future], *, share_inputs: bool = False) -> Future:
         while True:
             try:
-                return self.submit(inputs)
+                return self.submit(inputs, share_inputs=share_inputs)
             except QueueFull:
                 # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
                 unfinished = next((future for future in pending if not future.done()), None)

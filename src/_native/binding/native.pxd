@@ -75,7 +75,9 @@ cdef extern from "openvino_executor.hpp" namespace "ovengine" nogil:
                                               const cmap[string, string]& properties) except +
 
     string native_openvino_version "ovengine::openvino_version"()
+    shared_ptr[CompiledModel] native_adopt_compiled "ovengine::adopt_compiled"(const void* model) except +
     const void* openvino_model_type_info()
+    const void* openvino_compiled_model_type_info()
 
 cdef extern from "ovengine_policy.h" nogil:
     ctypedef struct ovengine_policy:

@@ -238,6 +238,22 @@ cdef class CpuBudget:
         return self.native.get().cpus()
 
 
+cdef void* _address(object model, const void* type_info, str kind) except NULL:
+    """Of the C++ object in one of OpenVINO's own bindings, by pybind11's conduit: the owner of an object hands out its
+    address to those who name its exact type."""
+    conduit = getattr(model, "_pybind11_conduit_v1_", None)
+    if conduit is None:
+        raise errors.ModelError(f"{type(model).__name__} is not an {kind}")
+    capsule = PyCapsule_New(<void*>type_info, _type_info_name, NULL)
+    for platform in _PYBIND11_PLATFORMS:
+        pointer = conduit(platform, capsule, b"raw_pointer_ephemeral")
+        if pointer is not None:
+            return PyCapsule_GetPointer(pointer, PyCapsule_GetName(pointer))  # named by the type asked for
+    raise errors.ModelError(
+        "the openvino package was built for another C++ ABI than this one; save the model and load its file"
+    )
+
+
 cdef class Runtime:
     cdef shared_ptr[NativeRuntime] native
 
@@ -299,20 +315,12 @@ cdef class Runtime:
         return _graph(graph, None)
 
     def adopt(self, model):
-        # pybind11's conduit: the owner of a C++ object hands out its address to those who name its exact type.
-        bindings_model = getattr(model, "_Model__model", model)
-        conduit = getattr(bindings_model, "_pybind11_conduit_v1_", None)
-        if conduit is None:
-            raise errors.ModelError(f"{type(model).__name__} is not an openvino.Model")
-        type_info = PyCapsule_New(<void*>openvino_model_type_info(), _type_info_name, NULL)
-        for platform in _PYBIND11_PLATFORMS:
-            pointer = conduit(platform, type_info, b"raw_pointer_ephemeral")
-            if pointer is not None:
-                address = PyCapsule_GetPointer(pointer, PyCapsule_GetName(pointer))  # named by the type asked for
-                return _graph(self.native.get().adopt(address), model)
-        raise errors.ModelError(
-            "the openvino package was built for another C++ ABI than this one; save the model and load its file"
-        )
+        address = _address(getattr(model, "_Model__model", model), openvino_model_type_info(), "openvino.Model")
+        return _graph(self.native.get().adopt(address), model)
+
+    def adopt_compiled(self, model):
+        address = _address(model, openvino_compiled_model_type_info(), "openvino.CompiledModel")
+        return _compiled(native_adopt_compiled(address))
 
     def compile(self, Graph graph not None, device, properties):
         cdef string native_device = _utf8(device)
