@@ -1,5 +1,7 @@
 #include "openvino_executor.hpp"
 
+#include <algorithm>
+#include <map>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/util/assign_base.hpp>
 #include <openvino/op/util/read_value_base.hpp>
@@ -10,12 +12,15 @@
 namespace ovengine {
 namespace {
 
+// As OpenVINO's own Python API shows it: what NumPy lacks as bits of the same size, or as packed bytes.
 std::string numpy_dtype(const ov::element::Type& type) {
     switch (static_cast<ov::element::Type_t>(type)) {
         case ov::element::Type_t::boolean: return "b1";
+        case ov::element::Type_t::bf16:
         case ov::element::Type_t::f16: return "f2";
         case ov::element::Type_t::f32: return "f4";
         case ov::element::Type_t::f64: return "f8";
+        case ov::element::Type_t::i4:
         case ov::element::Type_t::i8: return "i1";
         case ov::element::Type_t::i16: return "i2";
         case ov::element::Type_t::i32: return "i4";
@@ -24,7 +29,8 @@ std::string numpy_dtype(const ov::element::Type& type) {
         case ov::element::Type_t::u16: return "u2";
         case ov::element::Type_t::u32: return "u4";
         case ov::element::Type_t::u64: return "u8";
-        default: return type.get_type_name();  // no NumPy equivalent: the binding refuses it by this name
+        case ov::element::Type_t::string: return "U";
+        default: return type.is_static() ? "u1" : "";  // f8 of all kinds, and what is smaller than a byte
     }
 }
 
@@ -37,8 +43,15 @@ Port describe(const OutputNode& node, std::size_t index, const char* kind) {
     const ov::PartialShape shape = node.get_partial_shape();
     port.rank_is_static = shape.rank().is_static();
     if (port.rank_is_static)
-        for (const auto& dimension : shape) port.shape.push_back(dimension.is_static() ? dimension.get_length() : -1);
-    port.dtype = numpy_dtype(node.get_element_type());
+        for (const auto& dimension : shape) {
+            port.shape.push_back(dimension.is_static() ? dimension.get_length() : -1);
+            port.least.push_back(dimension.get_min_length());
+            port.most.push_back(dimension.get_max_length());
+        }
+    const ov::element::Type type = node.get_element_type();
+    port.dtype = numpy_dtype(type);
+    port.element_type = type.get_type_name();
+    port.bits = type == ov::element::string ? 0 : type.bitwidth();
     return port;
 }
 
@@ -65,6 +78,7 @@ class OpenvinoExecutor final : public Executor {
             has_state_ = !bound.request.query_state().empty();
             bound.inputs.assign(inputs_.size(), nullptr);
             bound.outputs.assign(outputs_.size(), nullptr);
+            if (!knows_shared_) find_shared(bound.request);
         }
         // Binding a tensor costs microseconds, about as much as a small inference: only what changed is bound.
         for (std::size_t i = 0; i < inputs_.size(); ++i)
@@ -73,13 +87,14 @@ class OpenvinoExecutor final : public Executor {
                 bound.inputs[i] = inputs[i];
             }
         for (std::size_t i = 0; i < outputs_.size(); ++i)
-            if (bound.outputs[i] != outputs[i]) {
+            if (bound.outputs[i] != outputs[i] && !outputs_[i].is_shared) {
                 bound.request.set_output_tensor(i, {outputs_[i].type, outputs_[i].shape, outputs[i]});
                 bound.outputs[i] = outputs[i];
             }
         // A request stands for itself: what an earlier one left behind must not show.
         if (has_state_) bound.request.reset_state();
         bound.request.infer();
+        if (any_shared_) copy_shared(bound.request, outputs);
     }
 
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
@@ -93,12 +108,18 @@ class OpenvinoExecutor final : public Executor {
             shaped_.set_input_tensor(i, {inputs_[i].type, shape, const_cast<std::byte*>(inputs[i].data)});
         }
         shaped_.infer();
-        std::vector<ShapedOutput> results;
+        std::vector<ShapedOutput> results(outputs_.size());
         for (std::size_t i = 0; i < outputs_.size(); ++i) {
             const ov::Tensor tensor = shaped_.get_output_tensor(i);
-            const auto* data = static_cast<const std::byte*>(tensor.data());
             const ov::Shape shape = tensor.get_shape();  // once: each call may make it anew
-            results.push_back({{shape.begin(), shape.end()}, {data, data + tensor.get_byte_size()}});
+            results[i].shape.assign(shape.begin(), shape.end());
+            if (outputs_[i].type == ov::element::string) {
+                const auto* text = tensor.data<const std::string>();
+                results[i].text.assign(text, text + tensor.get_size());
+            } else {
+                const auto* data = static_cast<const std::byte*>(tensor.data());
+                results[i].data.assign(data, data + tensor.get_byte_size());
+            }
         }
         return results;
     }
@@ -107,6 +128,7 @@ class OpenvinoExecutor final : public Executor {
     struct PortType {
         ov::element::Type type;
         ov::Shape shape;
+        bool is_shared = false;
     };
     struct Bound {
         ov::InferRequest request;
@@ -118,11 +140,32 @@ class OpenvinoExecutor final : public Executor {
         ports.push_back({port.get_element_type(), shape.is_static() ? shape.to_shape() : ov::Shape{}});
     }
 
+    // An output that is an input passed through, or the same as another output, has that one's memory; bound to memory
+    // of its own it is not written, and the input may be. Seen on a request that nothing is bound to yet.
+    void find_shared(ov::InferRequest& request) {
+        knows_shared_ = true;
+        std::map<const void*, int> users;
+        for (std::size_t i = 0; i < inputs_.size(); ++i) ++users[request.get_input_tensor(i).data()];
+        for (std::size_t i = 0; i < outputs_.size(); ++i) ++users[request.get_output_tensor(i).data()];
+        for (std::size_t i = 0; i < outputs_.size(); ++i) {
+            outputs_[i].is_shared = users[request.get_output_tensor(i).data()] > 1;
+            any_shared_ = any_shared_ || outputs_[i].is_shared;
+        }
+    }
+    void copy_shared(ov::InferRequest& request, std::byte* const* outputs) const {
+        for (std::size_t i = 0; i < outputs_.size(); ++i) {
+            if (!outputs_[i].is_shared) continue;
+            const ov::Tensor tensor = request.get_output_tensor(i);
+            const auto* data = static_cast<const std::byte*>(tensor.data());
+            std::copy_n(data, tensor.get_byte_size(), outputs[i]);
+        }
+    }
+
     ov::CompiledModel compiled_;
     std::vector<PortType> inputs_, outputs_;
     std::vector<Bound> bound_;
     ov::InferRequest shaped_;
-    bool has_state_ = false;
+    bool has_state_ = false, knows_shared_ = false, any_shared_ = false;
 };
 
 class OpenvinoCompiled final : public CompiledModel {
@@ -174,15 +217,10 @@ const std::vector<Port>& Graph::outputs() const { return impl_->outputs; }
 std::size_t Graph::constant_bytes() const { return impl_->constant_bytes; }
 bool Graph::has_state() const { return impl_->has_state; }
 
-std::shared_ptr<Graph> Graph::reshaped(const std::map<std::size_t, Dimensions>& shapes) const {
+std::shared_ptr<Graph> Graph::reshaped(const std::map<std::size_t, std::string>& shapes) const {
     const auto copy = impl_->model->clone();  // shares the constants
     std::map<ov::Output<ov::Node>, ov::PartialShape> by_port;
-    for (const auto& [index, dimensions] : shapes) {
-        ov::PartialShape shape;
-        for (const auto length : dimensions)
-            shape.push_back(length < 0 ? ov::Dimension::dynamic() : ov::Dimension(length));
-        by_port[copy->input(index)] = shape;
-    }
+    for (const auto& [index, shape] : shapes) by_port[copy->input(index)] = ov::PartialShape(shape);
     copy->reshape(by_port);
     return std::make_shared<Graph>(std::make_shared<const Impl>(copy));
 }

@@ -34,7 +34,14 @@ class Port:
     def shape(self) -> tuple[int, ...] | None:
         """Dimensions, -1 where dynamic; None when even the rank is dynamic."""
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Of arrays that show it; as OpenVINO's own Python API does, bits or packed bytes where NumPy lacks it."""
+    @property
+    def element_type(self) -> str:
+        """OpenVINO's name: `f32`, `bf16`, `u4`, `string`, ..."""
+    @property
+    def limits(self) -> tuple[tuple[int, int], ...]:
+        """Least and most of each dimension, -1 for no limit; empty when the rank is dynamic."""
 
 class Graph:
     """A model before compilation (an `ov::Model`); immutable from Python."""
@@ -50,8 +57,8 @@ class Graph:
     @property
     def has_state(self) -> bool:
         """True when the model keeps variables between inferences (ReadValue/Assign)."""
-    def reshaped(self, shapes: Mapping[str | int, Sequence[int]]) -> Graph:
-        """A reshaped copy; dimensions of -1 are dynamic. Raises ModelError when the graph refuses."""
+    def reshaped(self, shapes: Mapping[str | int, Sequence[int | str]]) -> Graph:
+        """A reshaped copy; dimensions of -1 are dynamic, `"1..8"` has bounds. Raises ModelError when it refuses."""
 
 class Compiled:
     """One compiled model on one device (an `ov::CompiledModel`, or a fake one)."""
@@ -109,8 +116,8 @@ class NativeModel:
         self,
         *,
         name: str,
-        inputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any]],
-        outputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any]],
+        inputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any, str, tuple[tuple[int, int], ...]]],
+        outputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any, str, tuple[tuple[int, int], ...]]],
         mode: Literal["rows", "whole", "dynamic"],
         lanes: Sequence[tuple[str, Mapping[int, Compiled]]],
         cost_us: Mapping[int, float],
@@ -120,9 +127,10 @@ class NativeModel:
     ) -> None:
         """Start the lanes.
 
-        inputs, outputs: (name, all names, shape, dtype) per port; in mode `rows` the first dimension is the batch
-            axis (-1) and the others are static; in mode `whole` all are static and a request is one whole
-            inference; in mode `dynamic` dimensions may be -1 and each request runs alone at its own shape.
+        inputs, outputs: (name, all names, shape, dtype, element type, limits) per port, see `TensorInfo`; in mode
+            `rows` the first dimension is the batch axis (-1) and the others are static; in mode `whole` all are
+            static and a request is one whole inference; in mode `dynamic` dimensions may be -1 and each request runs
+            alone at its own shape.
         lanes: (device, {batch size: compiled model}); the sizes are the same for all lanes and are the ladder
             (only size 1 in modes `whole` and `dynamic`).
         cost_us: measured time of one `infer()` per ladder size, microseconds.

@@ -11,11 +11,11 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ovengine import _batch_axis
+from ovengine import _batch_axis, _element_types, _shapes
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import Graph, Port, Runtime
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
@@ -23,7 +23,6 @@ from ovengine.errors import (
     ConfigError,
     EngineClosed,
     InferenceError,
-    InputError,
     ModelError,
     OvengineError,
     PluginError,
@@ -98,9 +97,11 @@ class Planner:
         compiler = Compiler(self.runtime, model, devices, self.options.config)
         if isinstance(model, Blob):
             compiled = compiler.compiled(None)
-            axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs)
+            ports = compiled.inputs, compiled.outputs
+            axis = _element_types.examine(*ports) or _batch_axis.examine_ports(*ports)
         else:
-            axis = self.confirm_single(compiler, _batch_axis.examine(model))
+            axis = _element_types.examine(model.inputs, model.outputs) or _batch_axis.examine(model)
+            axis = self.confirm_single(compiler, axis)
         name = name or default_name(source, model)
         if not axis.batchable:
             self.decide("batcher", "none", f"rows are not put together: {axis.why}")
@@ -171,20 +172,11 @@ class Planner:
         if shapes is None:
             _check_ranks(graph.inputs)
             return graph
-        if not isinstance(shapes, Mapping):
-            if len(graph.inputs) != 1:
-                raise InputError(f"shapes must be a mapping by input name: the model has {len(graph.inputs)} inputs")
-            shapes = {0: shapes}
-        names = {name: index for index, port in enumerate(graph.inputs) for name in port.names}
-        by_index: dict[str | int, tuple[int, ...]] = {}
-        for key, shape in shapes.items():
-            index = names.get(key) if isinstance(key, str) else key
-            if index is None or not 0 <= index < len(graph.inputs):
-                raise InputError(f"shapes: the model has no input {key!r}; it has {', '.join(names)}")
-            by_index[index] = tuple(int(dimension) for dimension in shape)
+        by_index = _shapes.by_input(graph, shapes)
         reshaped = graph.reshaped(by_index)
         _check_ranks(reshaped.inputs)
-        self.decide("shapes", str({graph.inputs[int(i)].name: s for i, s in by_index.items()}), "asked for")
+        shown = ", ".join(f"{graph.inputs[int(i)].name} [{','.join(shape)}]" for i, shape in by_index.items())
+        self.decide("shapes", shown, "asked for")
         return reshaped
 
     # -- devices ------------------------------------------------------------------------------------------------------

@@ -16,9 +16,20 @@ from ovengine.errors import ConfigError, PropertyError
 if TYPE_CHECKING:
     from ovengine._core import Runtime
 
-__all__ = ["Hint", "LoadOptions", "Shapes", "available_cpus", "check_integer", "check_properties", "close_matches"]
+__all__ = [
+    "Hint",
+    "LoadOptions",
+    "Shape",
+    "Shapes",
+    "available_cpus",
+    "check_integer",
+    "check_properties",
+    "close_matches",
+]
 
-Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
+# Of one input: lengths, -1 or "?" for any, bounds such as "1..64"; or all of it as OpenVINO's PartialShape spells it.
+Shape = Sequence[int | str] | Sequence[int] | str
+Shapes = Mapping[str | int, Shape] | Shape
 
 # Read by OpenVINO's core, not by a device: `compile_model` accepts them on every device, and none lists them.
 CORE_PROPERTIES = frozenset(

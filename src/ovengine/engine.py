@@ -139,8 +139,9 @@ class Engine:
             max_batch_size: largest batch in rows.
             max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
             max_queue_size: requests that may wait; QueueFull beyond. None (or 0) lets callers wait for room.
-            shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
-                dimension dynamic.
+            shapes: new input shapes, by input name or index (or one shape for a model with one input): lengths, -1
+                for a dynamic dimension, `"1..64"` for one with bounds; or a whole shape as OpenVINO's PartialShape
+                spells it, `"[?,3,1..64]"`.
             name: of the model, in plans and statistics; by default after the source.
 
         Raises:

@@ -340,9 +340,9 @@ class Model(NativeModel):
                     unfinished.exception()
 
 
-def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any]:
+def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any, str, tuple[tuple[int, int], ...]]:
     assert tensor.shape is not None  # the planner refuses models of dynamic rank
-    return tensor.name, tensor.names, tensor.shape, tensor.dtype
+    return tensor.name, tensor.names, tensor.shape, tensor.dtype, tensor.element_type, tensor.limits
 
 
 class _AsyncMap:

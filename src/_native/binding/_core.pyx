@@ -3,6 +3,7 @@
 """The native core's binding: conversion, GIL handling and exceptions only.
 
     runtime.pxi     Runtime, Graph, Compiled: load time
+    element.pxi     elements that NumPy does not have
     convert.pxi     Python's inputs to rows of native memory, and which errors they deserve
     mailbox.pxi     how finished futures reach event loops, callbacks and as_completed
     result.pxi      Result
@@ -51,6 +52,7 @@ policy_abi_version = OVENGINE_POLICY_ABI_VERSION
 
 include "runtime.pxi"
 include "convert.pxi"
+include "element.pxi"
 include "mailbox.pxi"
 include "result.pxi"
 include "future.pxi"

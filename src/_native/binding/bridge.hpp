@@ -34,11 +34,10 @@ inline std::shared_ptr<CompiledModel> make_fake(const std::vector<Port>& inputs,
     return std::make_shared<FakeCompiled>(inputs, outputs, behavior);
 }
 
-// NumPy's "f4", "i8", ... carry their size; anything else has been refused before.
 inline std::size_t port_bytes(const Port& port) {
-    std::size_t bytes = static_cast<std::size_t>(port.dtype.back() - '0');
-    for (const auto length : port.shape) bytes *= static_cast<std::size_t>(std::max<std::int64_t>(length, 0));
-    return bytes;
+    std::size_t count = 1;
+    for (const auto length : port.shape) count *= static_cast<std::size_t>(std::max<std::int64_t>(length, 0));
+    return packed_bytes(count, port.bits);
 }
 
 inline void run_once(const CompiledModel& model, const std::vector<std::byte*>& inputs,

@@ -226,7 +226,7 @@ cdef class NativeModel:
         cdef Future future
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            if rows > self._max_batch_size or self._mode == DYNAMIC:
+            if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._submit_job(arrays, rows, single, not share_inputs, may_wait, Deadline(), None)
         self._begin(rows, ticket, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
@@ -258,20 +258,25 @@ cdef class NativeModel:
         cdef Future future
         cdef cnp.ndarray array
         cdef PortSpec spec
-        cdef int i
+        cdef _Text text
         kept = []
         for array, spec in zip(arrays, self._inputs):
-            own = _contiguous(array, spec)
-            kept.append(own.copy() if copy and own is array else own)
-        for array in kept:
-            if self._mode == DYNAMIC:
-                shaped_input.data = <byte*>cnp.PyArray_DATA(array)
-                shaped_input.shape.clear()
-                for i in range(cnp.PyArray_NDIM(array)):
-                    shaped_input.shape.push_back(cnp.PyArray_DIM(array, i))
-                shaped.push_back(shaped_input)
+            if spec.kind == TEXT:
+                text = _Text(array)
+                kept.append(text)
+                shaped_input.data = <byte*>text.strings.data()
             else:
-                pointers.push_back(<byte*>cnp.PyArray_DATA(array))
+                own = _contiguous(array, spec)
+                if copy and own is array:
+                    own = own.copy()
+                kept.append(own)
+                shaped_input.data = <byte*>cnp.PyArray_DATA(<cnp.ndarray>own)
+            pointers.push_back(<byte*>shaped_input.data)
+            if self._mode == DYNAMIC:
+                shaped_input.shape.clear()
+                for length in _tensor_shape(array, spec):
+                    shaped_input.shape.push_back(length)
+                shaped.push_back(shaped_input)
         while True:
             if self._mode == DYNAMIC:
                 admission = self.core.get().submit_shaped(shaped, ticket)
@@ -308,7 +313,7 @@ cdef class NativeModel:
         cdef Deadline deadline = _deadline(timeout)
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            if rows > self._max_batch_size or self._mode == DYNAMIC:
+            if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._run_job(arrays, rows, single, deadline, timeout)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:

@@ -18,6 +18,10 @@ cdef extern from "executor.hpp" namespace "ovengine" nogil:
         vector[int64_t] shape
         cbool rank_is_static
         string dtype
+        string element_type
+        size_t bits
+        vector[int64_t] least
+        vector[int64_t] most
 
     cdef cppclass ShapedInput:
         const byte* data
@@ -26,6 +30,7 @@ cdef extern from "executor.hpp" namespace "ovengine" nogil:
     cdef cppclass ShapedOutput:
         vector[int64_t] shape
         vector[byte] data
+        vector[string] text
 
     cdef cppclass Executor:
         void infer(uint32_t binding, byte** inputs, byte** outputs) except +
@@ -51,7 +56,7 @@ cdef extern from "openvino_executor.hpp" namespace "ovengine" nogil:
         const vector[NativePort]& outputs()
         size_t constant_bytes()
         cbool has_state()
-        shared_ptr[NativeGraph] reshaped(const cmap[size_t, vector[int64_t]]& shapes) except +
+        shared_ptr[NativeGraph] reshaped(const cmap[size_t, string]& shapes) except +
 
     cdef cppclass NativeRuntime "ovengine::Runtime":
         NativeRuntime() except +

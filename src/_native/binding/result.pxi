@@ -70,9 +70,17 @@ cdef class Result:
         cdef ShapedOutput* output = &self._ticket.job.shaped_outputs()[index]
         cdef cnp.npy_intp dims[32]
         cdef size_t i
+        cdef int ndim = <int>output.shape.size()
+        if spec.kind == TEXT:
+            return _text_array(output[0])
+        if output.data.empty():
+            return np.empty([output.shape[i] for i in range(output.shape.size())], spec.dtype)
         for i in range(output.shape.size()):
             dims[i] = output.shape[i]
-        array = cnp.PyArray_SimpleNewFromData(<int>output.shape.size(), dims, spec.type_num, <void*>output.data.data())
+        if spec.kind == PACKED:
+            ndim = 1
+            dims[0] = output.data.size()
+        array = cnp.PyArray_SimpleNewFromData(ndim, dims, spec.type_num, <void*>output.data.data())
         cnp.set_array_base(array, self)
         return array
 
