@@ -34,6 +34,7 @@ BUILT_IN = {
 PUBLIC = [
     "BatchPlan",
     "Blob",
+    "Buckets",
     "Cancelled",
     "ConfigError",
     "DevicePlan",

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ovengine._buckets import Buckets
 from ovengine._core import Future, Lease, Result, as_completed, wait
 from ovengine.config import Hint
 from ovengine.engine import Engine, load
@@ -55,6 +56,7 @@ from ovengine.plugins import Plugins
 __all__ = [
     "BatchPlan",
     "Blob",
+    "Buckets",
     "Cancelled",
     "ConfigError",
     "DevicePlan",

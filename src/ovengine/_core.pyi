@@ -72,7 +72,7 @@ class Compiled:
     def measure(self, *, min_runs: int = 3, max_seconds: float = 0.05) -> float:
         """Least seconds of one `infer()`, inputs zeroed, after one warm-up run. Releases the GIL."""
     def run(self, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-        """One inference outside any lane; copies of all outputs. For probes at load time."""
+        """One inference outside any lane, at any shape that the model takes; copies of all outputs. For probes."""
 
 class Runtime:
     """Owns an `ov::Core`. Thread-safe; every call that can take long releases the GIL."""
@@ -167,6 +167,27 @@ class NativeModel:
         failures {inference: n, cancelled: n, lease_lost: n, engine_closed: n, timeout: n},
         rejections {queue_full: n, invalid_input: n, closed: n}, pending_requests."""
     def mark_forked(self) -> None: ...
+    def serve_classes(
+        self,
+        wanted: Callable[[tuple[tuple[int, ...], ...]], None] | None,
+        *,
+        uses: int = 1,
+        most: int = 1,
+        buckets: tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...], tuple[int, ...]] | None = None,
+    ) -> None:
+        """In mode `dynamic`: look shapes up among children, at most `most`. `wanted(shapes)` is called on the thread of
+        a request whenever a shape has come another `uses` times, and no child was in use all that time. None ends it.
+        buckets: lengths, axis and pad value of each input, axis of each output; requests are padded to what a child
+        has.
+        """
+    def add_class(self, shapes: tuple[tuple[int, ...], ...], child: NativeModel) -> list[NativeModel]:
+        """Serve requests of these shapes by `child`; the children that made room, to be given to `retire_class`.
+        Raises EngineClosed."""
+    def retire_class(self, child: NativeModel) -> None:
+        """Wait until a child that made room has answered its requests, close it, and keep its figures."""
+    @property
+    def class_shapes(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Shapes that have a child, per input."""
 
 class Future:
     """The pending outcome of one request. Await it, or call `result`. All methods from any thread."""

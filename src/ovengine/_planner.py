@@ -13,11 +13,13 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from ovengine import _batch_axis, _element_types, _shapes
+from ovengine import _batch_axis, _buckets, _element_types, _shapes
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import Graph, Port, Runtime
+from ovengine._row_classes import MOST_CLASSES, ClassShapes, Padding, RowClasses, has_classes
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
 from ovengine.errors import (
     ConfigError,
@@ -48,6 +50,8 @@ NATIVE_POLICIES = ("priority", "round_robin")
 MEMORY_SHARE = 0.25
 # Rows of the trial batch, unless a compiled size up to MOST_TRIAL_ROWS is at hand.
 TRIAL_ROWS = 4
+# Batch sizes that a row class is reckoned with.
+SIZES_PER_CLASS = 4
 MOST_TRIAL_ROWS = 16
 
 
@@ -103,17 +107,97 @@ class Planner:
             axis = _element_types.examine(model.inputs, model.outputs) or _batch_axis.examine(model)
             axis = self.confirm_single(compiler, axis)
         name = name or default_name(source, model)
+        if not isinstance(model, Blob) and axis.mode == "dynamic" and not axis.batchable and has_classes(model):
+            return self.start_classes(compiler, axis, sizes, policy, name, model)
+        if self.options.buckets:
+            raise ConfigError("buckets are for models with a dynamic sequence axis, and this one has none")
+        return self.serve(compiler, axis, sizes, policy, name, model)
+
+    def serve(
+        self,
+        compiler: Compiler,
+        axis: BatchAxis,
+        batcher: Batcher,
+        policy: SchedulerPolicy,
+        name: str,
+        model: Graph | Blob,
+    ) -> Model:
+        """Start what is known to be right; what may pay comes behind it."""
         if not axis.batchable:
             self.decide("batcher", "none", f"rows are not put together: {axis.why}")
             return self.start(compiler, axis, self._unbatched(), policy, name)
         assert isinstance(model, Graph)
         made_for_one = axis.mode == "rows"
         axis = replace(axis, mode="rows")
-        batch = self._ask_batcher(sizes, compiler, model, axis, measures=False)
+        batch = self._ask_batcher(batcher, compiler, model, axis, measures=False)
         if batch is not None and batch.ladder == (1,):
-            self.decide("batcher", sizes.name, batch.why)
+            self.decide("batcher", batcher.name, batch.why)
             return self.start(compiler, axis, batch, policy, name)
-        return self.start_and_prepare(compiler, axis, sizes, policy, name, model, batch, proven=not made_for_one)
+        return self.start_and_prepare(compiler, axis, batcher, policy, name, model, batch, proven=not made_for_one)
+
+    # -- row classes --------------------------------------------------------------------------------------------------
+
+    def start_classes(
+        self,
+        compiler: Compiler,
+        axis: BatchAxis,
+        batcher: Batcher,
+        policy: SchedulerPolicy,
+        name: str,
+        graph: Graph,
+    ) -> Model:
+        """Serve requests of any shape; frequent shapes get models of their own."""
+        padding, expected = self._padding(compiler, graph)
+        most = max(self._most_classes(compiler), len(expected))
+        self.decide("row classes", f"up to {most}", "shapes that come often get static batch sizes of their own")
+        model = self.serve(compiler, axis, batcher, policy, name, graph)
+        build = partial(self._class_model, graph, compiler.devices, batcher, policy, name)
+        RowClasses(model, build, most, padding, expected)
+        return model
+
+    def _padding(self, compiler: Compiler, graph: Graph) -> tuple[Padding | None, list[ClassShapes]]:
+        """How sequences are padded, proved, and to what. Raises ConfigError when it would change answers."""
+        if not self.options.buckets:
+            return None, []
+        bucketing = _buckets.bucketing(graph, self.options.buckets)
+        try:
+            compiled = compiler.in_f32(_buckets.TRIAL_ROWS)
+        except ModelError as error:
+            raise ConfigError(f"buckets: a trial of {_buckets.TRIAL_ROWS} rows does not compile: {error}") from None
+        cut_axes = _buckets.prove(bucketing, compiled)
+        self.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded trial sequences got the same answers")
+        expected = [
+            tuple(bucketing.shape(index, port.shape or (), length) for index, port in enumerate(graph.inputs))
+            for length in bucketing.lengths
+        ]
+        return Padding(bucketing.lengths, bucketing.axes, bucketing.pads, cut_axes), expected
+
+    def _class_model(
+        self,
+        graph: Graph,
+        devices: tuple[DevicePlan, ...],
+        batcher: Batcher,
+        policy: SchedulerPolicy,
+        name: str,
+        shapes: ClassShapes,
+    ) -> Model | None:
+        """A model for requests of these shapes, or None when their rows cannot share a batch."""
+        planner = Planner(
+            self.plugins, self.runtime, self.available_devices, self.cpu_budget, self.options, self.turn
+        )
+        fixed = graph.reshaped(dict(enumerate(shapes)))
+        compiler = Compiler(self.runtime, fixed, devices, self.options.config)
+        axis = planner.confirm_single(compiler, _batch_axis.examine(fixed))
+        if not (axis.batchable or axis.mode == "rows"):
+            return None
+        return planner.serve(compiler, axis, batcher, policy, name, fixed)
+
+    def _most_classes(self, compiler: Compiler) -> int:
+        """As many as have room for their weights, at several batch sizes each."""
+        copies = sum(plan.compiled_copies for plan in compiler.devices)
+        each = compiler.constant_bytes * copies * SIZES_PER_CLASS
+        budget = int(available_memory_bytes() * MEMORY_SHARE)
+        return max(1, min(MOST_CLASSES, budget // max(1, each)))
 
     def decide(self, what: str, choice: str, why: str) -> None:
         """Write a decision down for the plan."""

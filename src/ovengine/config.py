@@ -14,6 +14,7 @@ from ovengine import _spellings
 from ovengine.errors import ConfigError, PropertyError
 
 if TYPE_CHECKING:
+    from ovengine._buckets import Buckets
     from ovengine._core import Runtime
 
 __all__ = [
@@ -80,6 +81,7 @@ class LoadOptions:
     max_queue_delay_us: int | None = None
     max_queue_size: int | None = None
     shapes: Shapes | None = None
+    buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None
     num_requests: int | None = field(default=None, init=False)
     notes: tuple[tuple[str, str, str], ...] = field(default=(), init=False)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from ovengine._buckets import Buckets
 from ovengine._core import Runtime
 from ovengine._planner import Planner
 from ovengine._preparation import Preparation
@@ -116,6 +117,7 @@ class Engine:
         max_queue_delay_us: int | None = None,
         max_queue_size: int | None = None,
         shapes: Shapes | None = None,
+        buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None,
         name: str | None = None,
     ) -> Model:
         """Load a model and start its lanes.
@@ -142,6 +144,8 @@ class Engine:
             shapes: new input shapes, by input name or index (or one shape for a model with one input): lengths, -1
                 for a dynamic dimension, `"1..64"` for one with bounds; or a whole shape as OpenVINO's PartialShape
                 spells it, `"[?,3,1..64]"`.
+            buckets: lengths that sequences are padded to, by input: a `Buckets`, or its lengths alone (pad 0, axis 1).
+                Refused with ConfigError unless padded sequences get the same answers.
             name: of the model, in plans and statistics; by default after the source.
 
         Raises:
@@ -162,6 +166,7 @@ class Engine:
             max_queue_delay_us=max_queue_delay_us,
             max_queue_size=max_queue_size,
             shapes=shapes,
+            buckets=buckets,
         )
         planner = Planner(self.plugins, self.runtime, self.devices, self.cpu_budget, options, self._turn)
         model = planner.load(
@@ -268,6 +273,7 @@ def load(
     max_queue_delay_us: int | None = None,
     max_queue_size: int | None = None,
     shapes: Shapes | None = None,
+    buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None,
     name: str | None = None,
 ) -> Model:
     """Load a model on the default engine; see `Engine.load`."""
@@ -285,6 +291,7 @@ def load(
         max_queue_delay_us=max_queue_delay_us,
         max_queue_size=max_queue_size,
         shapes=shapes,
+        buckets=buckets,
         name=name,
     )
 

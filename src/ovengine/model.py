@@ -182,6 +182,16 @@ class Model(NativeModel):
         """
         return self._plan
 
+    @property
+    def row_classes(self) -> tuple[dict[str, tuple[int, ...]], ...]:
+        """Of a model with dynamic dimensions: the shapes, by input, that have static batch sizes of their own now.
+
+        A shape (all dimensions but the number of rows) that comes often gets them in the background, and loses them to
+        another one when it is the least recently used.
+        """
+        names = [tensor.name for tensor in self.inputs]
+        return tuple(dict(zip(names, shapes, strict=True)) for shapes in self.class_shapes)
+
     def set(
         self,
         *,

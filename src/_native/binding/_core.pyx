@@ -6,9 +6,12 @@
     element.pxi     elements that NumPy does not have
     convert.pxi     Python's inputs to rows of native memory, and which errors they deserve
     mailbox.pxi     how finished futures reach event loops, callbacks and as_completed
+    buckets.pxi     padding, and cutting back
     result.pxi      Result
     future.pxi      Future, and waiting for several
     lease.pxi       Lease
+    stats.pxi       figures of a model and its row classes
+    row_classes.pxi which child model serves which shape
     model.pxi       NativeModel
 """
 
@@ -17,7 +20,7 @@ cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
 from libcpp.map cimport map as cmap
@@ -54,7 +57,10 @@ include "runtime.pxi"
 include "convert.pxi"
 include "element.pxi"
 include "mailbox.pxi"
+include "buckets.pxi"
 include "result.pxi"
 include "future.pxi"
 include "lease.pxi"
+include "stats.pxi"
+include "row_classes.pxi"
 include "model.pxi"

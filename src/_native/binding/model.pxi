@@ -5,7 +5,6 @@ import logging
 _logger = logging.getLogger("ovengine")
 
 _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
-_REASONS = ("full", "idle", "delay", "caller", "bulk")
 # How long a blocking caller runs chunks of its bulk request before it hands the lane back, and hears of signals again.
 cdef double SLICE_S = 0.1
 cdef object _models = weakref.WeakSet()
@@ -56,6 +55,9 @@ cdef class NativeModel:
     cdef double _slowest_s        # measured time of one inference of the largest size
     cdef bint _closed
     cdef long _rejected_full, _rejected_input, _rejected_closed, _timeouts
+    cdef _RowClasses _classes     # in mode `dynamic`, where requests of equal shapes may share batches
+    cdef list _leaving            # children that made room for others and have yet to finish
+    cdef _Tally _gone
     cdef object __weakref__
 
     def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
@@ -224,8 +226,23 @@ cdef class NativeModel:
         cdef vector[byte*] shared
         cdef cnp.ndarray array
         cdef Future future
+        cdef NativeModel child
+        cdef int64_t length
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
+            if self._classes is not None:
+                child = self._class_of(arrays)
+                if child is not None:
+                    length = self._classes.length
+                    try:
+                        future = child._submit(self._fitted(arrays), share_inputs, may_wait)
+                    except errors.EngineClosed:
+                        pass  # it made room for another class in this moment
+                    else:
+                        if length >= 0:
+                            future._buckets = self._classes.buckets
+                            future._length = length
+                        return future
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._submit_job(arrays, rows, single, not share_inputs, may_wait, Deadline(), None)
         self._begin(rows, ticket, may_wait, Deadline(), None)
@@ -310,9 +327,25 @@ cdef class NativeModel:
         cdef Ticket ticket
         cdef list arrays = None
         cdef int lane
+        cdef NativeModel child
+        cdef Result result
+        cdef int64_t length
         cdef Deadline deadline = _deadline(timeout)
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
+            if self._classes is not None:
+                child = self._class_of(arrays)
+                if child is not None:
+                    length = self._classes.length
+                    try:
+                        result = child._infer(self._fitted(arrays), timeout)
+                    except errors.EngineClosed:
+                        pass
+                    else:
+                        if length >= 0:
+                            result._buckets = self._classes.buckets
+                            result._length = length
+                        return result
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._run_job(arrays, rows, single, deadline, timeout)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
@@ -362,7 +395,7 @@ cdef class NativeModel:
         cdef uint32_t rows = 0
         cdef bint single = False
         arrays = self._prepare(inputs, &rows, &single)
-        if self._mode == WHOLE:
+        if self._mode == WHOLE or self._classes is not None:
             return self._infer(inputs, timeout)
         return self._run_job(arrays, rows, single, _deadline(timeout), timeout)
 
@@ -430,66 +463,90 @@ cdef class NativeModel:
         return self._closed
 
     def close(self, timeout=None):
-        cdef Deadline deadline = _deadline(timeout)
+        return self._close(_deadline(timeout))
+
+    cdef bint _close(self, Deadline deadline) except -1:
         cdef cbool all_done
         if self.core.get() == NULL or self.core.get().forked():
             return True
         self._closed = True
         with nogil:
             all_done = self.core.get().close(deadline)
+        for child in self._children():
+            all_done = (<NativeModel>child)._close(deadline) and all_done
         return all_done
 
     def mark_forked(self):
         if self.core.get() != NULL:
             self.core.get().mark_forked()
+            for child in self._children():
+                child.mark_forked()
 
     def native_stats(self):
-        cdef ModelCore* core = self.core.get()
-        cdef const LaneStats* lane
-        cdef size_t i
-        cdef int reason
-        totals = dict.fromkeys(("requests", "rows", "batches", "failed", "cancelled", "lost", "closed"), 0)
-        dispatch = dict.fromkeys(_REASONS, 0)
-        lanes = []
-        for i in range(core.lane_count()):
-            lane = &core.lane_stats(i)
-            totals["requests"] += lane.requests.load()
-            totals["rows"] += lane.rows.load()
-            totals["batches"] += lane.batches.load()
-            totals["failed"] += lane.failed.load()
-            totals["cancelled"] += lane.cancelled.load()
-            totals["lost"] += lane.lost.load()
-            for reason in range(5):
-                dispatch[_REASONS[reason]] += lane.reasons[reason].load()
-            lanes.append((self._devices[core.lane_device(i)], lane.batches.load(), lane.rows.load()))
-        return {
-            "requests": totals["requests"],
-            "rows": totals["rows"],
-            "batches": totals["batches"],
-            "dispatch": dispatch,
-            "rows_per_batch": totals["rows"] / totals["batches"] if totals["batches"] else 0.0,
-            "queue_us": _percentiles(queue_percentiles(core[0])),
-            "inference_us": _percentiles(inference_percentiles(core[0])),
-            "lanes": lanes,
-            "failures": {
-                "inference": totals["failed"],
-                "cancelled": totals["cancelled"] + core.cancelled_requests(),
-                "lease_lost": totals["lost"],
-                "engine_closed": core.closed_requests(),
-                "timeout": self._timeouts,
-            },
-            "rejections": {
-                "queue_full": self._rejected_full,
-                "invalid_input": self._rejected_input,
-                "closed": self._rejected_closed,
-            },
-            "pending_requests": core.approx_waiting(),
-            "policy_faults": core.policy_faults(),
-        }
+        cdef _Tally tally = _Tally()
+        tally.add(self)
+        for child in self._children():
+            tally.add(child)
+        if self._gone is not None:
+            tally.add_tally(self._gone)
+        return tally.as_dict()
 
+    # --- row classes ---
 
-cdef dict _percentiles(Percentiles p):
-    return {"p50": p.p50_us, "p90": p.p90_us, "p99": p.p99_us, "max": p.max_us, "mean": p.mean_us}
+    def serve_classes(self, wanted, *, uint32_t uses=1, size_t most=1, buckets=None):
+        if wanted is None:
+            self._classes = None
+            return
+        self._classes = _RowClasses()
+        self._classes.wanted = wanted
+        self._classes.uses_to_want = uses
+        self._classes.most = most
+        if buckets is not None:
+            self._classes.buckets = _Buckets(*buckets)
+        self._leaving = []
+        self._gone = _Tally()
+
+    def add_class(self, tuple shapes, NativeModel child not None):
+        if self._closed or self.core.get().forked() or self._classes is None:
+            raise _closed_error(self)
+        gone = self._classes.add(shapes, child)
+        self._leaving += gone
+        return gone
+
+    def retire_class(self, NativeModel child not None):
+        child._close(Deadline())
+        if child in self._leaving:
+            self._leaving.remove(child)
+            self._gone.add(child)
+            self._gone.waiting = 0
+
+    @property
+    def class_shapes(self):
+        return () if self._classes is None else tuple(self._classes.shapes.values())
+
+    cdef list _children(self):
+        if self._classes is None:
+            return []
+        return [*self._classes.children.values(), *self._leaving]
+
+    cdef list _fitted(self, list arrays):
+        """Padded, where the class that was just found needs it."""
+        if self._classes.bucket < 0:
+            return arrays
+        return self._classes.buckets.padded(arrays, self._inputs, self._classes.bucket)
+
+    cdef NativeModel _class_of(self, list arrays):
+        """The child that serves this shape, or None. Raises QueueFull: all classes together have one queue."""
+        cdef uint64_t waiting
+        if self._classes is None or self._closed:
+            return None
+        if self._max_queue_size != 0:
+            waiting = self.core.get().approx_waiting()
+            for child in self._classes.children.values():
+                waiting += (<NativeModel>child).core.get().approx_waiting()
+            if waiting >= self._max_queue_size:
+                raise _queue_full(self)
+        return self._classes.find(arrays, self._inputs)
 
 
 def debug_counters():

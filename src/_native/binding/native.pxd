@@ -138,6 +138,7 @@ cdef extern from "stats.hpp" namespace "ovengine" nogil:
         Counter requests, rows, batches, failed, cancelled, lost, closed
         Counter reasons[5]
         Histogram queue_ns, inference_ns
+        void add(const LaneStats& other)
 
 cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
     ctypedef struct TimePoint "ovengine::platform::Clock::time_point":
@@ -150,6 +151,8 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
                                         FakeBehavior behavior, cbool has_poison, float poison) except +
     double measure(const CompiledModel& model, int min_runs, double max_seconds) except +
     void run_once(const CompiledModel& model, const vector[byte*]& inputs, const vector[byte*]& outputs) except +
+
+    vector[ShapedOutput] run_shaped(const CompiledModel& model, const vector[ShapedInput]& inputs) except +
 
     cdef cppclass Builder:
         Builder()
@@ -169,8 +172,8 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
         double p50_us, p90_us, p99_us, max_us, mean_us
         uint64_t count
 
-    Percentiles queue_percentiles(const ModelCore& core)
-    Percentiles inference_percentiles(const ModelCore& core)
+    Percentiles queue_percentiles(const vector[shared_ptr[LaneStats]]& lanes)
+    Percentiles inference_percentiles(const vector[shared_ptr[LaneStats]]& lanes)
 
 cdef extern from "request.hpp" namespace "ovengine" nogil:
     cdef cppclass Terms:

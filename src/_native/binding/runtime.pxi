@@ -155,6 +155,8 @@ cdef class Compiled:
     def run(self, inputs):
         cdef vector[byte*] native_inputs, native_outputs
         kept = []
+        if any([port.shape is None or -1 in port.shape for port in (*self.inputs, *self.outputs)]):
+            return self._run_shaped(inputs)
         for array, port in zip(inputs, self.inputs, strict=True):
             array = np.ascontiguousarray(array, dtype=port.dtype)
             if array.shape != port.shape:
@@ -169,6 +171,30 @@ cdef class Compiled:
                 run_once(self.native.get()[0], native_inputs, native_outputs)
         except RuntimeError as error:
             raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
+        return outputs
+
+    cdef list _run_shaped(self, object inputs):
+        cdef vector[ShapedInput] shaped
+        cdef ShapedInput one
+        cdef vector[ShapedOutput] found
+        cdef size_t i
+        kept = []
+        for array, port in zip(inputs, self.inputs, strict=True):
+            array = np.ascontiguousarray(array, dtype=port.dtype)
+            kept.append(array)
+            one.data = <byte*>cnp.PyArray_DATA(<cnp.ndarray>array)
+            one.shape = array.shape
+            shaped.push_back(one)
+        try:
+            with nogil:
+                found = run_shaped(self.native.get()[0], shaped)
+        except RuntimeError as error:
+            raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
+        outputs = []
+        for i in range(found.size()):
+            array = np.empty(tuple(found[i].shape), self.outputs[i].dtype)
+            memcpy(cnp.PyArray_DATA(<cnp.ndarray>array), found[i].data.data(), found[i].data.size())
+            outputs.append(array)
         return outputs
 
 
