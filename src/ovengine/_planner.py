@@ -152,7 +152,7 @@ class Planner:
         self.decide("row classes", f"up to {most}", "shapes that come often get static batch sizes of their own")
         model = self.serve(compiler, axis, batcher, policy, name, graph)
         build = partial(self._class_model, graph, compiler.devices, batcher, policy, name)
-        RowClasses(model, build, most, padding, expected)
+        RowClasses(model, build, self.turn, most, padding, expected)
         return model
 
     def _padding(self, compiler: Compiler, graph: Graph) -> tuple[Padding | None, list[ClassShapes]]:
@@ -180,13 +180,13 @@ class Planner:
         policy: SchedulerPolicy,
         name: str,
         shapes: ClassShapes,
+        between_steps: Callable[[], None],
     ) -> Model | None:
         """A model for requests of these shapes, or None when their rows cannot share a batch."""
-        planner = Planner(
-            self.plugins, self.runtime, self.available_devices, self.cpu_budget, self.options, self.turn
-        )
+        planner = Planner(self.plugins, self.runtime, self.available_devices, self.cpu_budget, self.options, self.turn)
         fixed = graph.reshaped(dict(enumerate(shapes)))
         compiler = Compiler(self.runtime, fixed, devices, self.options.config)
+        compiler.between_steps = between_steps
         axis = planner.confirm_single(compiler, _batch_axis.examine(fixed))
         if not (axis.batchable or axis.mode == "rows"):
             return None

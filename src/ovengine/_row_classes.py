@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ovengine import _element_types
-from ovengine.errors import EngineClosed
+from ovengine.errors import EngineClosed, OvengineError
 
 if TYPE_CHECKING:
     from ovengine._core import Graph
@@ -56,11 +56,13 @@ def has_classes(graph: Graph) -> bool:
 
 
 class RowClasses:
-    """Makes the children of one model, one after the other, on a thread that lasts as long as there are any to make.
+    """Makes the children of one model, one after the other, behind it (see `Preparation`).
 
     Args:
         model: the parent; it may go away meanwhile.
-        build: a started child for these shapes, or None when their rows cannot share a batch.
+        build: a started child for these shapes, or None when their rows cannot share a batch; calls the function that
+            it is given between steps that take long.
+        turn: of the engine: one model at a time is measured and compiled.
         most: children at a time.
         padding: None where requests are not padded.
         expected: shapes to compile without waiting for requests.
@@ -69,13 +71,17 @@ class RowClasses:
     def __init__(
         self,
         model: Model,
-        build: Callable[[ClassShapes], Model | None],
+        build: Callable[[ClassShapes, Callable[[], None]], Model | None],
+        turn: threading.Lock,
         most: int,
         padding: Padding | None = None,
         expected: Sequence[ClassShapes] = (),
     ) -> None:
-        self._model = weakref.ref(model)
         self._build = build
+        self._turn = turn
+        self._preparation = preparation = model._preparation
+        unused = EngineClosed(f"model {model.name!r} is gone")
+        self._model = weakref.ref(model, lambda _: preparation.stop(unused))
         self._lock = threading.Lock()
         self._waiting: deque[ClassShapes] = deque(maxlen=max(MOST_WAITING, len(expected)))
         self._at_work = False
@@ -91,33 +97,33 @@ class RowClasses:
             if self._at_work:
                 return
             self._at_work = True
-        # No daemon: one that is compiling when the interpreter goes would be killed in the middle of it.
-        threading.Thread(target=self._work, name="ovengine-row-classes").start()
+            self._preparation.start(self._work, self._turn)
 
     def _work(self) -> None:
-        while True:
-            with self._lock:
-                parent_lives = self._is_open() and threading.main_thread().is_alive()
-                if not self._waiting or not parent_lives:
-                    self._at_work = False
-                    return
-                shapes = self._waiting.popleft()
-            try:
-                self._make(shapes)
-            except Exception:  # whatever a plugin may raise; the dynamic model goes on serving the shape
-                if threading.main_thread().is_alive():  # otherwise it is the interpreter that ends
+        try:
+            while shapes := self._next():
+                self._preparation.check()
+                try:
+                    self._make(shapes)
+                except OvengineError:  # the dynamic model goes on serving the shape
                     _logger.warning("no model of its own for the shapes %s", shapes, exc_info=True)
+        except BaseException:
+            self._at_work = False
+            raise
 
-    def _is_open(self) -> bool:
-        model = self._model()
-        return model is not None and not model.closed
+    def _next(self) -> ClassShapes | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._at_work = False
+            return None
 
     def _make(self, shapes: ClassShapes) -> None:
         model = self._model()
         if model is None or shapes in model.class_shapes:
             return
         del model  # it may go away while this compiles
-        child = self._build(shapes)
+        child = self._build(shapes, self._preparation.check)
         model = self._model()
         if child is None:
             if model is not None and not model.class_shapes:

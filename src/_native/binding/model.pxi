@@ -463,17 +463,17 @@ cdef class NativeModel:
         return self._closed
 
     def close(self, timeout=None):
-        return self._close(_deadline(timeout))
-
-    cdef bint _close(self, Deadline deadline) except -1:
+        cdef Deadline deadline = _deadline(timeout)
         cdef cbool all_done
+        until = None if timeout is None else time.monotonic() + timeout
         if self.core.get() == NULL or self.core.get().forked():
             return True
         self._closed = True
         with nogil:
             all_done = self.core.get().close(deadline)
         for child in self._children():
-            all_done = (<NativeModel>child)._close(deadline) and all_done
+            rest = None if until is None else max(0.0, until - time.monotonic())
+            all_done = child.close(rest) and all_done
         return all_done
 
     def mark_forked(self):
@@ -514,7 +514,7 @@ cdef class NativeModel:
         return gone
 
     def retire_class(self, NativeModel child not None):
-        child._close(Deadline())
+        child.close()
         if child in self._leaving:
             self._leaving.remove(child)
             self._gone.add(child)
@@ -538,7 +538,7 @@ cdef class NativeModel:
     cdef NativeModel _class_of(self, list arrays):
         """The child that serves this shape, or None. Raises QueueFull: all classes together have one queue."""
         cdef uint64_t waiting
-        if self._classes is None or self._closed:
+        if self._closed or self.core.get().forked():
             return None
         if self._max_queue_size != 0:
             waiting = self.core.get().approx_waiting()
