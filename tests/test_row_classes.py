@@ -194,6 +194,22 @@ def test_shapes_come_and_go_under_concurrency(monkeypatch: pytest.MonkeyPatch, m
         assert stats.failures["inference"] == stats.failures["engine_closed"] == 0
 
 
+def test_limits_hold_for_classes_too(model: ovengine.Model) -> None:
+    make_frequent(model, 3)
+    model.set(max_batch_size=2, max_queue_delay_us=50)
+    make_frequent(model, 4)
+    for child in model.class_models:
+        assert isinstance(child, ovengine.Model)
+        assert child.plan.max_batch_size == 2
+        assert child.plan.batch.max_queue_delay_us == 50
+    for length in (3, 4, 5):
+        x = tagged(length, length, rows=9)
+        futures = [model.submit(x[row : row + 3]) for row in range(0, 9, 3)]
+        for row, future in zip(range(0, 9, 3), futures, strict=True):
+            np.testing.assert_array_equal(future.result()["y"], expected(x[row : row + 3]))
+        np.testing.assert_array_equal(model.infer_rows(x)["y"], expected(x))
+
+
 def test_all_classes_have_one_queue() -> None:
     with ovengine.load(summed(), config=EXACT, max_queue_size=4) as model:
         make_frequent(model, 3)

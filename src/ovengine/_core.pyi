@@ -188,6 +188,9 @@ class NativeModel:
     @property
     def class_shapes(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """Shapes that have a child, per input."""
+    @property
+    def class_models(self) -> tuple[NativeModel, ...]:
+        """The children, in the same order."""
 
 class Future:
     """The pending outcome of one request. Await it, or call `result`. All methods from any thread."""

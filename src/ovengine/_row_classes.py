@@ -136,5 +136,6 @@ class RowClasses:
             except EngineClosed:
                 child.close(0)
             else:
+                child._follow(model.plan)
                 for former in gone:
                     model.retire_class(former)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -150,6 +151,17 @@ class Model(NativeModel):
             max_queue_delay_us=plan.batch.max_queue_delay_us,
         )
         self._plan = plan
+        for child in self.class_models:
+            assert isinstance(child, Model)
+            with contextlib.suppress(EngineClosed):  # it makes room for another class
+                child._follow(plan)
+
+    def _follow(self, parent: Plan) -> None:
+        """The limits of the model whose row class this is."""
+        with self._limits_lock:
+            plan = replace(self._plan, max_batch_size=parent.max_batch_size, max_queue_size=parent.max_queue_size)
+            batch = replace(plan.batch, max_queue_delay_us=parent.batch.max_queue_delay_us)
+            self._put_in_force(replace(plan, batch=batch))
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until all batch sizes of the plan are compiled and in use, for up to `timeout` seconds.
@@ -215,8 +227,9 @@ class Model(NativeModel):
             EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
         """
         with self._limits_lock:
-            # Larger batches may be on their way.
-            largest = self._plan.ladder[-1] if self._preparation.done else None
+            # Larger batches may be on their way, or be those of row classes.
+            is_final = self._preparation.done and self._plan.mode != "dynamic"
+            largest = self._plan.ladder[-1] if is_final else None
             self._put_in_force(
                 changed_limits(
                     self._plan, max_queue_delay_us, max_batch_size, max_queue_size, largest, self.ring_capacity

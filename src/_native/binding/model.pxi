@@ -524,6 +524,10 @@ cdef class NativeModel:
     def class_shapes(self):
         return () if self._classes is None else tuple(self._classes.shapes.values())
 
+    @property
+    def class_models(self):
+        return () if self._classes is None else tuple(self._classes.children.values())
+
     cdef list _children(self):
         if self._classes is None:
             return []
