@@ -493,7 +493,7 @@ cdef class NativeModel:
 
     # --- row classes ---
 
-    def serve_classes(self, wanted, *, uint32_t uses=1, size_t most=1, buckets=None):
+    def serve_classes(self, wanted, *, uint32_t uses=1, Py_ssize_t most=1, buckets=None):
         if wanted is None:
             self._classes = None
             return

@@ -20,7 +20,7 @@ cdef class _RowClasses:
     cdef dict shapes               # key -> shapes
     cdef object wanted
     cdef uint32_t uses_to_want
-    cdef size_t most
+    cdef Py_ssize_t most
     cdef uint64_t requests
     cdef _Buckets buckets          # None: nothing is padded
     # Of the request that was looked up last: the sequence's length and what to pad it to, or -1.
