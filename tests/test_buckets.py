@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from openvino import opset13 as ops
 
 import ovengine
-from support import EXACT, Array, each, in_threads, reference, wait_until
+from support import EXACT, PATIENCE, Array, each, in_threads, reference
 
 WORDS, WIDTH = 10, 8
 LENGTHS = [4, 8, 16]
@@ -94,11 +95,17 @@ def ready(model: ovengine.Model, lengths: list[int]) -> bool:
     ],
 )
 def test_texts_of_different_length_share_batches(buckets: Any) -> None:
-    run = reference(transformer())
+    plain, one_at_a_time = reference(transformer()), threading.Lock()
+
+    def run(*inputs: Array) -> dict[str, Array]:
+        with one_at_a_time:
+            return plain(*inputs)
+
     with ovengine.load(transformer(), config=EXACT, buckets=buckets) as model:
         assert "buckets: 4, 8, 16" in str(model.plan)
         same(model(text(0, 5)), run(*text(0, 5).values()))
-        wait_until(lambda: ready(model, LENGTHS))
+        assert model.wait_ready(PATIENCE)
+        assert ready(model, LENGTHS)
         alone = model.stats().dispatch["bulk"]
 
         def hammer(first: int) -> None:

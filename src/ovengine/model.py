@@ -167,9 +167,13 @@ class Model(NativeModel):
         """Wait until all batch sizes of the plan are compiled and in use, for up to `timeout` seconds.
 
         A model serves from the moment that `load` returns, at first a row at a time. Returns False when the time is
-        over. Raises EngineClosed when the model was closed before.
+        over. Raises EngineClosed when the model was closed before. Row classes that are being made count as well.
         """
-        return self._preparation.wait(timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        ready = self._preparation.wait(timeout)
+        for child in self.class_models:
+            ready = child.wait_ready(None if until is None else max(0.0, until - time.monotonic())) and ready
+        return ready
 
     @property
     def name(self) -> str:
