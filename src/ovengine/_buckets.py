@@ -80,6 +80,8 @@ def bucketing(graph: Graph, buckets: Mapping[str | int, Buckets | Sequence[int]]
         port, axis = graph.inputs[index], found[index].axis
         if port.shape is None or axis >= len(port.shape) or port.shape[axis] >= 0:
             raise ConfigError(f"buckets: input {port.name!r} {port.shape} has no dynamic axis {axis}")
+        if not _holds(port.dtype, found[index].pad):
+            raise ConfigError(f"buckets: input {port.name!r} of {port.dtype} cannot hold the pad {found[index].pad!r}")
     lengths = {tuple(one.lengths) for one in found.values()}
     if len(lengths) != 1:
         raise ConfigError(f"buckets: all inputs must have the same lengths, not {sorted(lengths)}")
@@ -96,6 +98,13 @@ def bucketing(graph: Graph, buckets: Mapping[str | int, Buckets | Sequence[int]]
         tuple(found[i].axis if i in found else 0 for i in count),
         tuple(found[i].pad if i in found else 0 for i in count),
     )
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    try:
+        return dtype.kind == "f" or bool(np.full((), value, dtype) == value)
+    except (OverflowError, TypeError, ValueError):
+        return False
 
 
 def prove(plan: Bucketing, compiled: Compiled) -> tuple[int, ...]:

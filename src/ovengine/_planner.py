@@ -104,8 +104,7 @@ class Planner:
             ports = compiled.inputs, compiled.outputs
             axis = _element_types.examine(*ports) or _batch_axis.examine_ports(*ports)
         else:
-            axis = _element_types.examine(model.inputs, model.outputs) or _batch_axis.examine(model)
-            axis = self.confirm_single(compiler, axis)
+            axis = self.examine(compiler, model)
         name = name or default_name(source, model)
         if not isinstance(model, Blob) and axis.mode == "dynamic" and not axis.batchable and has_classes(model):
             return self.start_classes(compiler, axis, sizes, policy, name, model)
@@ -187,7 +186,7 @@ class Planner:
         fixed = graph.reshaped(dict(enumerate(shapes)))
         compiler = Compiler(self.runtime, fixed, devices, self.options.config)
         compiler.between_steps = between_steps
-        axis = planner.confirm_single(compiler, _batch_axis.examine(fixed))
+        axis = planner.examine(compiler, fixed)
         if not (axis.batchable or axis.mode == "rows"):
             return None
         return planner.serve(compiler, axis, batcher, policy, name, fixed)
@@ -307,6 +306,11 @@ class Planner:
         return tuple(plans)
 
     # -- batches ------------------------------------------------------------------------------------------------------
+
+    def examine(self, compiler: Compiler, graph: Graph) -> BatchAxis:
+        """How requests of this model may run, at first."""
+        axis = _element_types.examine(graph.inputs, graph.outputs) or _batch_axis.examine(graph)
+        return self.confirm_single(compiler, axis)
 
     def confirm_single(self, compiler: Compiler, axis: BatchAxis) -> BatchAxis:
         """Whether requests may run row by row, which they will until larger sizes are ready."""
