@@ -542,15 +542,16 @@ cdef class NativeModel:
     cdef NativeModel _class_of(self, list arrays):
         """The child that serves this shape, or None. Raises QueueFull: all classes together have one queue."""
         cdef uint64_t waiting
-        if self._closed or self.core.get().forked():
+        cdef _RowClasses classes = self._classes  # held: it may be given up while a class is asked for
+        if classes is None or self._closed or self.core.get().forked():
             return None
         if self._max_queue_size != 0:
             waiting = self.core.get().approx_waiting()
-            for child in self._classes.children.values():
+            for child in classes.children.values():
                 waiting += (<NativeModel>child).core.get().approx_waiting()
             if waiting >= self._max_queue_size:
                 raise _queue_full(self)
-        return self._classes.find(arrays, self._inputs)
+        return classes.find(arrays, self._inputs)
 
 
 def debug_counters():
