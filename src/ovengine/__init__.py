@@ -29,6 +29,7 @@ from ovengine._core import Future, Lease, Result, as_completed, wait
 from ovengine.config import Hint
 from ovengine.engine import Engine, load
 from ovengine.errors import (
+    CacheWarning,
     Cancelled,
     ConfigError,
     EngineClosed,
@@ -57,6 +58,7 @@ __all__ = [
     "BatchPlan",
     "Blob",
     "Buckets",
+    "CacheWarning",
     "Cancelled",
     "ConfigError",
     "DevicePlan",

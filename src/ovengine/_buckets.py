@@ -112,7 +112,7 @@ def prove(plan: Bucketing, compiled: Compiled) -> tuple[int, ...]:
 
     Args:
         plan: what to pad.
-        compiled: the model for TRIAL_ROWS rows of any length, in f32 where the device can.
+        compiled: the model for sequences of any length, in f32 where the device can.
 
     Raises ConfigError: padded sequences get other answers, or no trial tells.
     """
@@ -169,7 +169,7 @@ def _draws(ports: Sequence[Port]) -> Iterator[list[tuple[Any, Port]]]:
 
 def _lengths(port: Port) -> tuple[int, ...]:
     assert port.shape is not None
-    return (TRIAL_ROWS, *port.shape[1:])
+    return (TRIAL_ROWS if port.shape[0] < 0 else port.shape[0], *port.shape[1:])
 
 
 def _padded(plan: Bucketing, arrays: list[Array], bucket: int) -> list[Array]:

@@ -17,9 +17,12 @@ from functools import partial
 from pathlib import Path
 
 from ovengine import _batch_axis, _buckets, _element_types, _shapes
+from ovengine._cache import Cache
 from ovengine._compiler import Compiler, Lanes
-from ovengine._core import Graph, Port, Runtime
+from ovengine._core import CpuBudget, Graph, Port, Runtime
+from ovengine._proof import TRIAL_RUN, Proof
 from ovengine._row_classes import MOST_CLASSES, ClassShapes, Padding, RowClasses, has_classes
+from ovengine._verify import verify_ladder, verify_model
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
 from ovengine.errors import (
     ConfigError,
@@ -48,11 +51,8 @@ BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
 NATIVE_POLICIES = ("priority", "round_robin")
 # Of the memory that is free, for the weights of all compiled batch sizes together.
 MEMORY_SHARE = 0.25
-# Rows of the trial batch, unless a compiled size up to MOST_TRIAL_ROWS is at hand.
-TRIAL_ROWS = 4
 # Batch sizes that a row class is reckoned with.
 SIZES_PER_CLASS = 4
-MOST_TRIAL_ROWS = 16
 
 
 class _Unmeasured(BaseException):
@@ -67,16 +67,17 @@ class Planner:
         plugins: Plugins,
         runtime: Runtime,
         devices: Sequence[str],
-        cpu_budget: int,
+        budget: CpuBudget,
         options: LoadOptions,
         turn: threading.Lock,
     ) -> None:
         self.plugins = plugins
         self.runtime = runtime
         self.available_devices = tuple(devices)
-        self.cpu_budget = cpu_budget
+        self.budget = budget
         self.options = options
         self.turn = turn
+        self.cache = Cache(options.cache_directory)
         self.decisions = [Decision(*note) for note in options.notes]
 
     def load(
@@ -98,13 +99,13 @@ class Planner:
         loaded = self.read(source, loader)
         model = loaded if isinstance(loaded, Blob) else self.reshape(loaded)
         devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
-        compiler = Compiler(self.runtime, model, devices, self.options.config)
         if isinstance(model, Blob):
+            compiler = Compiler(self.runtime, model, devices, self.options.config)
             compiled = compiler.compiled(None)
             ports = compiled.inputs, compiled.outputs
             axis = _element_types.examine(*ports) or _batch_axis.examine_ports(*ports)
         else:
-            axis = self.examine(compiler, model)
+            compiler, axis = self.examine(model, devices)
         name = name or default_name(source, model)
         if not isinstance(model, Blob) and axis.mode == "dynamic" and not axis.batchable and has_classes(model):
             return self.start_classes(compiler, axis, sizes, policy, name, model)
@@ -123,7 +124,7 @@ class Planner:
     ) -> Model:
         """Start what is known to be right; what may pay comes behind it."""
         if not axis.batchable:
-            self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+            self.decide("batcher", "none", f"rows are not put together: {axis}")
             return self.start(compiler, axis, self._unbatched(), policy, name)
         assert isinstance(model, Graph)
         made_for_one = axis.mode == "rows"
@@ -159,10 +160,7 @@ class Planner:
         if not self.options.buckets:
             return None, []
         bucketing = _buckets.bucketing(graph, self.options.buckets)
-        try:
-            compiled = compiler.in_f32(_buckets.TRIAL_ROWS)
-        except ModelError as error:
-            raise ConfigError(f"buckets: a trial of {_buckets.TRIAL_ROWS} rows does not compile: {error}") from None
+        compiled = compiler.in_f32(None)
         cut_axes = _buckets.prove(bucketing, compiled)
         self.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded trial sequences got the same answers")
         expected = [
@@ -182,11 +180,9 @@ class Planner:
         between_steps: Callable[[], None],
     ) -> Model | None:
         """A model for requests of these shapes, or None when their rows cannot share a batch."""
-        planner = Planner(self.plugins, self.runtime, self.available_devices, self.cpu_budget, self.options, self.turn)
+        planner = Planner(self.plugins, self.runtime, self.available_devices, self.budget, self.options, self.turn)
         fixed = graph.reshaped(dict(enumerate(shapes)))
-        compiler = Compiler(self.runtime, fixed, devices, self.options.config)
-        compiler.between_steps = between_steps
-        axis = planner.examine(compiler, fixed)
+        compiler, axis = planner.examine(fixed, devices, between_steps)
         if not (axis.batchable or axis.mode == "rows"):
             return None
         return planner.serve(compiler, axis, batcher, policy, name, fixed)
@@ -273,7 +269,7 @@ class Planner:
             num_requests=self.options.num_requests,
             graph=graph,
             available_devices=self.available_devices,
-            cpu_budget=self.cpu_budget,
+            cpu_budget=self.budget.cpus,
             runtime=self.runtime,
         )
         try:
@@ -307,10 +303,14 @@ class Planner:
 
     # -- batches ------------------------------------------------------------------------------------------------------
 
-    def examine(self, compiler: Compiler, graph: Graph) -> BatchAxis:
-        """How requests of this model may run, at first."""
+    def examine(
+        self, graph: Graph, devices: Sequence[DevicePlan], between_steps: Callable[[], None] | None = None
+    ) -> tuple[Compiler, BatchAxis]:
+        """How requests of this model may run, at first, and what compiles it so."""
         axis = _element_types.examine(graph.inputs, graph.outputs) or _batch_axis.examine(graph)
-        return self.confirm_single(compiler, axis)
+        compiler = Compiler(self.runtime, graph, devices, self.options.config, axis)
+        compiler.between_steps = between_steps or compiler.between_steps
+        return compiler, self.confirm_single(compiler, axis)
 
     def confirm_single(self, compiler: Compiler, axis: BatchAxis) -> BatchAxis:
         """Whether requests may run row by row, which they will until larger sizes are ready."""
@@ -319,10 +319,9 @@ class Planner:
         try:
             compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
         except InferenceError as error:
-            return replace(axis, batchable=False, why=str(error))
+            return replace(axis, batchable=False, why=str(error), failed=TRIAL_RUN)
         # One row at a time is right for a model made for one row; for any other it needs the trial, too.
-        problem = None if axis.mode == "rows" else self._trial(compiler, ())
-        return axis if problem is None else replace(axis, batchable=False, why=problem)
+        return axis if axis.mode == "rows" else _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
 
     def plan_batches(
         self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None, proven: bool
@@ -330,12 +329,15 @@ class Planner:
         """Batch sizes that pay and are right."""
         batch = batch or self._ask_batcher(batcher, compiler, graph, axis)
         assert batch is not None
-        problem = None if proven or batch.ladder == (1,) else self._trial(compiler, batch.ladder)
-        if problem is None:
+        if batch.ladder != (1,):
+            if not proven:
+                axis = _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
+            if axis.batchable:
+                axis = _outcome(axis, verify_ladder(compiler, batch.ladder, self.options.verify, self.cache))
+        if axis.batchable:
             self.decide("batcher", batcher.name, batch.why)
             return axis, batch
-        axis = replace(axis, batchable=False, why=problem)
-        self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+        self.decide("batcher", "none", f"rows are not put together: {axis}")
         return axis, self._unbatched()
 
     def _unbatched(self) -> BatchPlan:
@@ -394,15 +396,6 @@ class Planner:
                 raise PluginError(f"plan returned a cost of {cost} us for {size} rows")
         return replace(batch, cost_us=cost_us)
 
-    def _trial(self, compiler: Compiler, ladder: tuple[int, ...]) -> str | None:
-        """Run rows alone and together; why they must not run together, or None."""
-        at_hand = (size for size in ladder if 1 < size <= MOST_TRIAL_ROWS)
-        rows = next(at_hand, TRIAL_ROWS)
-        try:
-            return _batch_axis.probe(compiler.in_f32(1), compiler.in_f32(rows), rows)
-        except ModelError as error:
-            return f"the trial batch of {rows} could not be compiled: {_batch_axis.brief(error)}"
-
     # -- start --------------------------------------------------------------------------------------------------------
 
     def start(self, compiler: Compiler, axis: BatchAxis, batch: BatchPlan, policy: SchedulerPolicy, name: str) -> Model:
@@ -417,11 +410,11 @@ class Planner:
         plan = self.plan(compiler, lanes, axis, batch, policy, name)
         if not isinstance(native, str):
             try:
-                return Model.start(plan, lanes, native)
+                return Model.start(plan, lanes, native, self.budget)
             except Exception as error:  # the core refuses the capsule: its name, version or size
                 policy = self._fall_back(policy, error)
                 plan = replace(plan, scheduler=policy.name)
-        return Model.start(plan, lanes, policy.native)
+        return Model.start(plan, lanes, policy.native, self.budget)
 
     def start_and_prepare(
         self,
@@ -467,8 +460,8 @@ class Planner:
     ) -> Plan:
         """What was decided so far, in one value."""
         example = next(iter(lanes[0][1].values()))
-        inputs = _tensors(example.inputs, axis.mode)
-        outputs = _tensors(example.outputs, axis.mode)
+        inputs = _tensors(example.inputs, axis.mode, axis.inputs)
+        outputs = _tensors(example.outputs, axis.mode, axis.outputs)
         return Plan(
             name=name,
             inputs=inputs,
@@ -481,7 +474,8 @@ class Planner:
             precision=tuple(compiler.precision(index) for index in range(len(compiler.devices))),
             memory_bytes=_memory_bytes(compiler, batch, (*inputs, *outputs)),
             max_queue_size=self.options.max_queue_size,
-            decisions=(Decision("batch axis", axis.mode, axis.why), *self.decisions),
+            decisions=(Decision("batch axis", axis.mode, str(axis)), *self.decisions),
+            axis=axis,
         )
 
     def _native_policy(self, policy: SchedulerPolicy) -> tuple[SchedulerPolicy, object]:
@@ -513,9 +507,17 @@ def _check_ranks(ports: Sequence[Port]) -> None:
             raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")
 
 
-def _tensors(ports: Sequence[Port], mode: Mode) -> tuple[TensorInfo, ...]:
+def _outcome(axis: BatchAxis, proof: Proof) -> BatchAxis:
+    why = f"{axis.why}; {proof.why}" if proof.holds and proof.why else proof.why
+    return replace(axis, batchable=proof.holds, why=why or axis.why, failed=proof.failed)
+
+
+def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:
+    """Of compiled models, whose batch axis is the first one in mode `rows`."""
     _check_ranks(ports)
-    return tuple(TensorInfo.of(port, batch_axis=mode == "rows") for port in ports)
+    if mode != "rows":
+        return tuple(TensorInfo.of(port) for port in ports)
+    return tuple(TensorInfo.of(port, axis) for port, axis in zip(ports, axes or [0] * len(ports), strict=True))
 
 
 def _memory_bytes(compiler: Compiler, batch: BatchPlan, tensors: Sequence[TensorInfo]) -> int:

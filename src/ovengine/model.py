@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from ovengine._core import Compiled, Future, Inputs, NativeModel, Result
+from ovengine._core import Compiled, CpuBudget, Future, Inputs, NativeModel, Result
 from ovengine._limits import UNCHANGED, Unchanged, changed_limits
 from ovengine._preparation import Preparation
 from ovengine.errors import ConfigError, EngineClosed, QueueFull
@@ -97,14 +97,24 @@ class Model(NativeModel):
     _on_close: Callable[[Model], None] | None = None
 
     @classmethod
-    def start(cls, plan: Plan, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], policy: object) -> Model:
+    def start(
+        cls,
+        plan: Plan,
+        lanes: Sequence[tuple[str, Mapping[int, Compiled]]],
+        policy: object,
+        budget: CpuBudget | None = None,
+    ) -> Model:
         """Start the lanes of a plan; used by `load` and `ovengine.testing`.
 
         Args:
             plan: what `lanes` were compiled for.
             lanes: for each lane of the plan its device and its compiled models by batch size.
             policy: the name of a built-in kind, or a PyCapsule named `ovengine.policy`.
+            budget: CPUs that the lanes share with those of other models; None for no limit.
         """
+        threads = [lane.threads for lane in plan.lanes]
+        if budget is not None and sum(threads) > budget.cpus:
+            budget = None  # more than there are is what somebody asked for
         ladder_cost_us = {size: plan.batch.cost_us.get(size, 0.0) for size in plan.ladder}
         model = cls(
             name=plan.name,
@@ -116,6 +126,8 @@ class Model(NativeModel):
             policy=policy,
             max_queue_size=plan.max_queue_size,
             max_queue_delay_us=plan.batch.max_queue_delay_us,
+            budget=budget,
+            threads=threads,
         )
         model._plan = plan
         model._preparation = Preparation(plan.name)
@@ -354,10 +366,10 @@ class Model(NativeModel):
             for future in pending:
                 future.cancel()
 
-    def _submit_when_room(self, inputs: Inputs, pending: Iterable[Future]) -> Future:
+    def _submit_when_room(self, inputs: Inputs, pending: Iterable[Future], *, share_inputs: bool = False) -> Future:
         while True:
             try:
-                return self.submit(inputs)
+                return self.submit(inputs, share_inputs=share_inputs)
             except QueueFull:
                 # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
                 unfinished = next((future for future in pending if not future.done()), None)

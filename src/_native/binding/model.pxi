@@ -1,10 +1,15 @@
 # NativeModel: a loaded model's native half.
 
+import itertools
 import logging
 
 _logger = logging.getLogger("ovengine")
 
 _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
+# Different contents of shared inputs that are told apart at a time.
+cdef enum:
+    KEYS = 256
+
 # How long a blocking caller runs chunks of its bulk request before it hands the lane back, and hears of signals again.
 cdef double SLICE_S = 0.1
 cdef object _models = weakref.WeakSet()
@@ -52,6 +57,9 @@ cdef class NativeModel:
     cdef PortSpec _only_input     # where there is one: the fast way in
     cdef tuple _devices
     cdef uint32_t _max_queue_size
+    cdef bint _has_shared
+    cdef dict _keys               # the bytes of shared inputs -> the key that requests with them have
+    cdef uint64_t _next_key
     cdef double _slowest_s        # measured time of one inference of the largest size
     cdef bint _closed
     cdef long _rejected_full, _rejected_input, _rejected_closed, _timeouts
@@ -61,14 +69,17 @@ cdef class NativeModel:
     cdef object __weakref__
 
     def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
-                 max_queue_size=None, max_queue_delay_us=0):
+                 max_queue_size=None, max_queue_delay_us=0, CpuBudget budget=None, threads=()):
         cdef Builder builder
         cdef PortSpec spec
         self.name = name
         self._mode = _MODES[mode]
         self._inputs = tuple([PortSpec(*port, self._mode) for port in inputs])
         self._outputs = tuple([PortSpec(*port, self._mode) for port in outputs])
-        self._only_input = self._inputs[0] if len(self._inputs) == 1 else None
+        self._only_input = self._inputs[0] if len(self._inputs) == 1 and (<PortSpec>self._inputs[0]).axis == 0 else None
+        self._has_shared = any([(<PortSpec>spec).shared for spec in self._inputs])
+        self._keys = {}
+        self._next_key = 1
         self._output_index = {}
         for index, spec in enumerate(self._outputs):
             for known in spec.names:
@@ -79,7 +90,9 @@ cdef class NativeModel:
         builder.max_queue_size = self._max_queue_size = max_queue_size or 0
         builder.max_queue_delay_ns = <int64_t>(max_queue_delay_us) * 1000
         self._devices = tuple(dict.fromkeys([device for device, _ in lanes]))
-        self._set_ladder(&builder, cost_us, lanes)
+        if budget is not None:
+            builder.budget = budget.native
+        self._set_ladder(&builder, cost_us, lanes, threads)
         self._set_policy(&builder, policy)
         with nogil:
             self.core = builder.build()
@@ -87,23 +100,23 @@ cdef class NativeModel:
         self.core.get().start()
         _models.add(self)
 
-    cdef _set_ladder(self, Builder* builder, object cost_us, object lanes):
+    cdef _set_ladder(self, Builder* builder, object cost_us, object lanes, object threads):
         cdef vector[shared_ptr[CompiledModel]] ladder
         cdef Compiled compiled
         builder.sizes = sorted(cost_us)
         for size in builder.sizes:
             builder.cost_us.push_back(cost_us[size])
         self._slowest_s = max(builder.cost_us) * 1e-6
-        for device, by_size in lanes:
+        for (device, by_size), cpus in zip(lanes, itertools.chain(threads, itertools.repeat(0))):
             ladder.clear()
             for size in builder.sizes:
                 compiled = by_size.get(size)
                 ladder.push_back(shared_ptr[CompiledModel]() if compiled is None else compiled.native)
-            builder.add_lane(self._devices.index(device), ladder)
+            builder.add_lane(self._devices.index(device), ladder, cpus)
 
     def install(self, *, lanes, cost_us):
         cdef Builder builder
-        self._set_ladder(&builder, cost_us, lanes)
+        self._set_ladder(&builder, cost_us, lanes, ())
         with nogil:
             builder.install(self.core.get()[0])
         self._max_batch_size = self.core.get().max_batch_rows()
@@ -154,6 +167,23 @@ cdef class NativeModel:
             self._rejected_input += 1
             raise
 
+    cdef uint64_t _key(self, list arrays):
+        """Only requests with equal shared inputs, byte for byte, share a batch; 0 where there are none."""
+        cdef cnp.ndarray array
+        cdef PortSpec spec
+        if not self._has_shared:
+            return 0
+        shared = [_contiguous(array, spec).tobytes() for array, spec in zip(arrays, self._inputs) if spec.shared]
+        content = shared[0] if len(shared) == 1 else tuple(shared)
+        key = self._keys.get(content)
+        if key is None:
+            # Forgotten now and then: what comes again gets another key, and no key is used for two contents.
+            if len(self._keys) >= KEYS:
+                self._keys.clear()
+            key = self._keys[content] = self._next_key
+            self._next_key += 1
+        return key
+
     cdef inline bint _is_plain(self, object inputs, uint32_t* rows, bint* single) noexcept:
         """The common case, recognised fast: one contiguous array of the right dtype and shape."""
         cdef PortSpec spec = self._only_input
@@ -179,11 +209,12 @@ cdef class NativeModel:
             return True
         return False
 
-    cdef int _begin(self, uint32_t rows, Ticket& ticket, bint may_wait, Deadline deadline, object timeout) except -1:
-        cdef Admission admission = self.core.get().begin(rows, ticket)
+    cdef int _begin(self, uint32_t rows, Ticket& ticket, bint may_wait, Deadline deadline, object timeout,
+                    const Terms& terms) except -1:
+        cdef Admission admission = self.core.get().begin(rows, ticket, terms)
         while admission != Admission.ok:
             self._wait_for_room(admission, may_wait, deadline, timeout)
-            admission = self.core.get().begin(rows, ticket)
+            admission = self.core.get().begin(rows, ticket, terms)
         return 0
 
     cdef int _wait_for_room(self, Admission refused, bint may_wait, Deadline deadline, object timeout) except -1:
@@ -205,13 +236,17 @@ cdef class NativeModel:
         """Writes the rows; abandons the ticket when that fails."""
         cdef Py_ssize_t i
         cdef cnp.ndarray array
+        cdef PortSpec spec
         try:
             if arrays is None:
                 _write(<cnp.ndarray>inputs, self._only_input, self.core.get().destination(ticket, 0))
                 return 0
             for i in range(len(arrays)):
                 array = arrays[i]
-                _write(array, <PortSpec>self._inputs[i], self.core.get().destination(ticket, i))
+                spec = <PortSpec>self._inputs[i]
+                _write(array, spec, self.core.get().destination(ticket, i))
+                if spec.shared:
+                    _copy_to_rows(self.core.get().destination(ticket, i), spec, ticket.rows)
         except BaseException:
             self.core.get().abandon(ticket)
             raise
@@ -228,6 +263,7 @@ cdef class NativeModel:
         cdef Future future
         cdef NativeModel child
         cdef int64_t length
+        cdef Terms terms
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
             if self._classes is not None:
@@ -236,8 +272,8 @@ cdef class NativeModel:
                     length = self._classes.length
                     try:
                         future = child._submit(self._fitted(arrays), share_inputs, may_wait)
-                    except errors.EngineClosed:
-                        pass  # it made room for another class in this moment
+                    except (errors.EngineClosed, errors.InputError):
+                        pass  # it made room for another class, or takes less than the dynamic model
                     else:
                         if length >= 0:
                             future._buckets = self._classes.buckets
@@ -245,11 +281,12 @@ cdef class NativeModel:
                         return future
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._submit_job(arrays, rows, single, not share_inputs, may_wait, Deadline(), None)
-        self._begin(rows, ticket, may_wait, Deadline(), None)
+            terms.key = self._key(arrays)
+        self._begin(rows, ticket, may_wait, Deadline(), None, terms)
         if share_inputs and ticket.request != NULL:
             if arrays is None:
                 arrays = [inputs]
-            kept = [_contiguous(array, spec) for array, spec in zip(arrays, self._inputs)]
+            kept = [_contiguous(array, spec, rows) for array, spec in zip(arrays, self._inputs)]
             for array in kept:
                 shared.push_back(<byte*>cnp.PyArray_DATA(array))
             ModelCore.share(ticket, shared)
@@ -257,7 +294,7 @@ cdef class NativeModel:
             self._fill(ticket, inputs, arrays)
         while self.core.get().publish(ticket) == Admission.full:
             # Another thread took the last place after begin(): back to waiting for one.
-            self._begin(rows, ticket, may_wait, Deadline(), None)
+            self._begin(rows, ticket, may_wait, Deadline(), None, terms)
             kept = None
             self._fill(ticket, inputs, arrays)
         future = _make_future(self, ticket, single)
@@ -283,7 +320,7 @@ cdef class NativeModel:
                 kept.append(text)
                 shaped_input.data = <byte*>text.strings.data()
             else:
-                own = _contiguous(array, spec)
+                own = _contiguous(array, spec, rows)
                 if copy and own is array:
                     own = own.copy()
                 kept.append(own)
@@ -331,6 +368,7 @@ cdef class NativeModel:
         cdef Result result
         cdef int64_t length
         cdef Deadline deadline = _deadline(timeout)
+        cdef Terms terms
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
             if self._classes is not None:
@@ -339,7 +377,7 @@ cdef class NativeModel:
                     length = self._classes.length
                     try:
                         result = child._infer(self._fitted(arrays), timeout)
-                    except errors.EngineClosed:
+                    except (errors.EngineClosed, errors.InputError):
                         pass
                     else:
                         if length >= 0:
@@ -348,10 +386,11 @@ cdef class NativeModel:
                         return result
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._run_job(arrays, rows, single, deadline, timeout)
+            terms.key = self._key(arrays)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:
             try:
-                self._begin(rows, ticket, False, deadline, timeout)
+                self._begin(rows, ticket, False, deadline, timeout, terms)
                 self._fill(ticket, inputs, arrays)
             except BaseException:
                 self.core.get().return_lane(lane)
@@ -364,10 +403,10 @@ cdef class NativeModel:
                     return _make_result(self, ticket, rows, single)
                 return self._finish(_make_future(self, ticket, single), deadline, timeout)
             self.core.get().return_lane(lane)
-        self._begin(rows, ticket, True, deadline, timeout)
+        self._begin(rows, ticket, True, deadline, timeout, terms)
         self._fill(ticket, inputs, arrays)
         while self.core.get().publish(ticket) == Admission.full:
-            self._begin(rows, ticket, True, deadline, timeout)
+            self._begin(rows, ticket, True, deadline, timeout, terms)
             self._fill(ticket, inputs, arrays)
         return self._finish(_make_future(self, ticket, single), deadline, timeout)
 
@@ -420,6 +459,7 @@ cdef class NativeModel:
     def lease(self, int64_t rows=1):
         cdef Lease lease
         cdef Admission admission
+        cdef Terms terms
         if self._mode == DYNAMIC:
             raise errors.InputError(
                 f"model {self.name!r} has dynamic dimensions and so no rows to lease; fix them with shapes= in load()"
@@ -433,7 +473,11 @@ cdef class NativeModel:
         lease._model = self
         lease.rows = <uint32_t>rows
         lease._arrays = [None] * len(self._inputs)
-        admission = self.core.get().begin_lease(<uint32_t>rows, lease._ticket)
+        if self._has_shared:
+            terms.key = self._next_key  # stands for what is to be written; it goes to the ring
+            admission = self.core.get().begin(<uint32_t>rows, lease._ticket, terms)
+        else:
+            admission = self.core.get().begin_lease(<uint32_t>rows, lease._ticket)
         if admission == Admission.closed:
             raise _closed_error(self)
         if admission == Admission.full:

@@ -75,8 +75,7 @@ TEST("keyed requests that are cancelled leave nothing behind") {
     for (int round = 0; round < 50; ++round) {
         std::vector<Ticket> tickets;
         for (int i = 0; i < 12; ++i)
-            tickets.push_back(
-                model.submit(static_cast<float>(i), 1, {.key = static_cast<std::uint64_t>(1 + i % 3)}));
+            tickets.push_back(model.submit(static_cast<float>(i), 1, {.key = static_cast<std::uint64_t>(1 + i % 3)}));
         for (std::size_t i = 0; i < tickets.size(); ++i) {
             if (i % 4 != 3) ModelCore::cancel(tickets[i]);
             const Outcome outcome = model.finish(tickets[i], static_cast<float>(i));
