@@ -37,6 +37,7 @@ BUILT_IN = {
 PUBLIC = [
     "BatchPlan",
     "Blob",
+    "Buckets",
     "CacheWarning",
     "Cancelled",
     "ConfigError",

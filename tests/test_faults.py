@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import openvino as ov
 import pytest
+from openvino import opset13 as ops
 
 import ovengine
-from support import PATIENCE, each, fake, fill, in_threads, occupy, wait_until
+from support import EXACT, PATIENCE, each, fake, fill, in_threads, occupy, wait_until
 
 ROW = np.zeros(4, np.float32)
 POISON = 13.0
@@ -44,6 +46,24 @@ def test_a_failing_inference_is_an_error_that_says_why() -> None:
         assert (model(ROW)["y"] == 1).all()
         model.close()
         assert model.stats().failures["inference"] >= 5
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_an_inference_that_fails_for_its_values_is_an_error_on_the_real_device(summed: bool) -> None:
+    # OpenVINO's infer() passes over such a failure where it has one thread, and gives out the result before it.
+    x, target = ops.parameter([6], np.float32, name="x"), ops.parameter([2], np.int64, name="target")
+    y = ops.reshape(x, target, False)
+    if summed:  # all that is seen from outside is static
+        y = ops.reduce_sum(y, ops.constant(np.array([0, 1])), keep_dims=False)
+    model = ov.Model([ops.result(y)], [x, target], "reshape_on_demand")
+    with ovengine.load(model, config=EXACT) as loaded:
+        good, bad = ([np.arange(6, dtype=np.float32) + 1, np.array(shape)] for shape in ([2, 3], [4, 4]))
+        for _ in range(3):
+            expected = good[0].sum() if summed else good[0].reshape(2, 3)
+            np.testing.assert_array_equal(np.asarray(loaded(good)), expected)
+            for call in (loaded, lambda inputs: loaded.submit(inputs).result(PATIENCE)):
+                with pytest.raises(ovengine.InferenceError, match="reshape_on_demand"):
+                    call(bad)
 
 
 @pytest.mark.parametrize("ladder", [(1, 4, 16), (16,), (4,), (1,), (1, 3, 7)])

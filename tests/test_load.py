@@ -536,6 +536,28 @@ def test_a_dynamic_rank_is_an_error_that_says_how_to_mend_it(load: Callable[...,
     assert load(source, shapes={"x": (-1, 3)}).plan.mode == "rows"
 
 
+@pytest.mark.parametrize(
+    "shape", [[-1, "1..8"], ["?", "1..8"], "[?,1..8]", "?, 1..8", ov.PartialShape([-1, ov.Dimension(1, 8)])]
+)
+def test_dimensions_may_have_bounds(load: Callable[..., ovengine.Model], shape: Any) -> None:
+    x = parameter("x", [-1, -1])
+    model = load(model_of({"y": ops.relu(x)}, [x]), shapes={"x": shape})
+    assert model.plan.mode == "dynamic"
+    assert "x [?,1..8]" in str(model.plan).replace("-1", "?")
+    for width in (1, 8):
+        array = np.full((2, width), width, np.float32)
+        np.testing.assert_array_equal(model(array)["y"], array)
+    for width in (0, 9):
+        with pytest.raises(InputError, match=rf"'x' has shape \(2, {width}\); the model takes \(\?, 1..8\)"):
+            model(np.zeros((2, width), np.float32))
+
+
+@pytest.mark.parametrize("shape", [[-1, "many"], "[?,1...8]", [1.5, 2], [None, 2]])
+def test_what_is_no_dimension_is_an_error(load: Callable[..., ovengine.Model], shape: Any) -> None:
+    with pytest.raises(ConfigError, match="is no dimension; give a length, -1 for any, or bounds such as"):
+        load(mlp(*TINY_MLP), shapes={"x": shape})
+
+
 def test_what_the_shapes_say_is_cheap_to_ask() -> None:
     graph = Runtime().adopt(mlp(*TINY_MLP))
     axis = _batch_axis.examine(graph)

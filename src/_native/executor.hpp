@@ -16,17 +16,25 @@ struct Port {
     std::vector<std::string> names;  // the first is the one that is shown; never empty
     Dimensions shape;
     bool rank_is_static = true;
-    std::string dtype;  // NumPy's spelling: "f4", "i8", "u1", "b1", ...
+    std::string dtype;         // of the array that shows it, in NumPy's spelling: "f4", "i8", "b1", ...; "U" for text
+    std::string element_type;  // OpenVINO's name of an element: "f32", "bf16", "u4", "string", ...
+    std::size_t bits = 0;      // of an element in memory; 0 for text
+    // Bounds of each dimension; `most` is -1 where there is none. Empty when the rank is dynamic.
+    Dimensions least{}, most{};
 };
 
+// Bytes of a tensor of `count` elements; those smaller than a byte lie packed.
+inline std::size_t packed_bytes(std::size_t count, std::size_t bits) { return (count * bits + 7) / 8; }
+
 struct ShapedInput {
-    const std::byte* data;
+    const std::byte* data;  // for text an array of std::string
     Dimensions shape;
 };
 
 struct ShapedOutput {
     Dimensions shape;
     std::vector<std::byte> data;
+    std::vector<std::string> text{};  // instead of `data`
 };
 
 // Runs inferences of one compiled batch size. One thread at a time; `infer` throws std::exception on failure and can

@@ -48,9 +48,9 @@ class Job final : public Completion {
 
     bool is_shaped() const noexcept { return shaped_; }
     std::uint32_t rows() const noexcept { return rows_; }
-    // About as many as it will be cut into.
+    // About as many as it will be cut into; one where there are no rows.
     std::uint32_t chunks(std::uint32_t max_batch_rows) const noexcept {
-        return chunks_ == nullptr ? 1 : chunks_->count(rows_, max_batch_rows);
+        return chunks_ == nullptr || rows_ == 0 ? 1 : chunks_->count(rows_, max_batch_rows);
     }
 
     // The next chunk, under the dispatcher's lock; `count` is 0 when all are handed out.

@@ -1,8 +1,11 @@
 #include "openvino_executor.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <map>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/util/assign_base.hpp>
+#include <openvino/op/util/multi_subgraph_base.hpp>
 #include <openvino/op/util/read_value_base.hpp>
 #include <openvino/openvino.hpp>
 #include <sstream>
@@ -13,12 +16,15 @@
 namespace ovengine {
 namespace {
 
+// As OpenVINO's own Python API shows it: what NumPy lacks as bits of the same size, or as packed bytes.
 std::string numpy_dtype(const ov::element::Type& type) {
     switch (static_cast<ov::element::Type_t>(type)) {
         case ov::element::Type_t::boolean: return "b1";
+        case ov::element::Type_t::bf16:
         case ov::element::Type_t::f16: return "f2";
         case ov::element::Type_t::f32: return "f4";
         case ov::element::Type_t::f64: return "f8";
+        case ov::element::Type_t::i4:
         case ov::element::Type_t::i8: return "i1";
         case ov::element::Type_t::i16: return "i2";
         case ov::element::Type_t::i32: return "i4";
@@ -27,7 +33,8 @@ std::string numpy_dtype(const ov::element::Type& type) {
         case ov::element::Type_t::u16: return "u2";
         case ov::element::Type_t::u32: return "u4";
         case ov::element::Type_t::u64: return "u8";
-        default: return type.get_type_name();  // no NumPy equivalent: the binding refuses it by this name
+        case ov::element::Type_t::string: return "U";
+        default: return type.is_static() ? "u1" : "";  // f8 of all kinds, and what is smaller than a byte
     }
 }
 
@@ -40,8 +47,15 @@ Port describe(const OutputNode& node, std::size_t index, const char* kind) {
     const ov::PartialShape shape = node.get_partial_shape();
     port.rank_is_static = shape.rank().is_static();
     if (port.rank_is_static)
-        for (const auto& dimension : shape) port.shape.push_back(dimension.is_static() ? dimension.get_length() : -1);
-    port.dtype = numpy_dtype(node.get_element_type());
+        for (const auto& dimension : shape) {
+            port.shape.push_back(dimension.is_static() ? dimension.get_length() : -1);
+            port.least.push_back(dimension.get_min_length());
+            port.most.push_back(dimension.get_max_length());
+        }
+    const ov::element::Type type = node.get_element_type();
+    port.dtype = numpy_dtype(type);
+    port.element_type = type.get_type_name();
+    port.bits = type == ov::element::string ? 0 : type.bitwidth();
     return port;
 }
 
@@ -56,30 +70,57 @@ ov::AnyMap to_any_map(const Properties& properties) { return {properties.begin()
 ov::Shape to_shape(const Dimensions& dimensions) { return {dimensions.begin(), dimensions.end()}; }
 
 ShapedOutput copied(const ov::Tensor& tensor) {
-    const auto* data = static_cast<const std::byte*>(tensor.data());
     const ov::Shape shape = tensor.get_shape();  // once: each call may make it anew
-    return {{shape.begin(), shape.end()}, {data, data + tensor.get_byte_size()}};
+    ShapedOutput copy;
+    copy.shape.assign(shape.begin(), shape.end());
+    if (tensor.get_element_type() == ov::element::string) {
+        const auto* text = tensor.data<const std::string>();
+        copy.text.assign(text, text + tensor.get_size());
+    } else {
+        const auto* data = static_cast<const std::byte*>(tensor.data());
+        copy.data.assign(data, data + tensor.get_byte_size());
+    }
+    return copy;
 }
 
 struct PortType {
     ov::element::Type type;
     ov::Shape shape;  // empty where dynamic
+    bool is_shared = false;
 };
 
 std::vector<PortType> types_of(const std::vector<ov::Output<const ov::Node>>& ports) {
     std::vector<PortType> types;
     for (const auto& port : ports) {
         const auto shape = port.get_partial_shape();
-        types.push_back({port.get_element_type(), shape.is_static() ? shape.to_shape() : ov::Shape{}});
+        types.push_back({port.get_element_type(), shape.is_static() ? shape.to_shape() : ov::Shape{}, false});
     }
     return types;
+}
+
+// Whether shapes inside depend on values, so that an inference can fail for those of its inputs.
+bool is_dynamic_inside(const ov::Model& model) {
+    for (const auto& node : model.get_ops()) {
+        if (ov::as_type_ptr<ov::op::util::MultiSubGraphOp>(node) != nullptr) return true;  // who knows
+        for (const auto& output : node->outputs())
+            if (output.get_partial_shape().is_dynamic()) return true;
+    }
+    return false;
+}
+
+// With one thread, the CPU plugin's infer() passes over an inference that fails inside (shapes that do not fit, a state
+// of a type that it cannot keep), and leaves the outputs of an earlier one: seen with 2026.4.1. On its own thread it
+// throws. It costs a few microseconds, where an inference can fail for its values: dynamic shapes inside, or state.
+void infer_checked(ov::InferRequest& request) {
+    request.start_async();
+    request.wait();
 }
 
 std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const std::vector<PortType>& types,
                                    const std::vector<ShapedInput>& inputs, std::size_t outputs) {
     for (std::size_t i = 0; i < inputs.size(); ++i)
         request.set_input_tensor(i, {types[i].type, to_shape(inputs[i].shape), const_cast<std::byte*>(inputs[i].data)});
-    request.infer();
+    infer_checked(request);
     std::vector<ShapedOutput> results;
     for (std::size_t i = 0; i < outputs; ++i) results.push_back(copied(request.get_output_tensor(i)));
     return results;
@@ -87,10 +128,12 @@ std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const std::vector<
 
 class OpenvinoExecutor final : public Executor {
   public:
-    explicit OpenvinoExecutor(ov::CompiledModel compiled)
+    // `may_fail`: for the values of its inputs.
+    OpenvinoExecutor(ov::CompiledModel compiled, bool may_fail)
         : compiled_(std::move(compiled)),
           inputs_(types_of(compiled_.inputs())),
-          outputs_(types_of(compiled_.outputs())) {}
+          outputs_(types_of(compiled_.outputs())),
+          may_fail_(may_fail) {}
 
     void infer(std::uint32_t binding, std::byte* const* inputs, std::byte* const* outputs) override {
         if (binding >= bound_.size()) bound_.resize(binding + 1);
@@ -98,8 +141,10 @@ class OpenvinoExecutor final : public Executor {
         if (!bound.request) {
             bound.request = compiled_.create_infer_request();
             has_state_ = !bound.request.query_state().empty();
+            may_fail_ = may_fail_ || has_state_;
             bound.inputs.assign(inputs_.size(), nullptr);
             bound.outputs.assign(outputs_.size(), nullptr);
+            if (!knows_shared_) find_shared(bound.request);
         }
         // Binding a tensor costs microseconds, about as much as a small inference: only what changed is bound.
         for (std::size_t i = 0; i < inputs_.size(); ++i)
@@ -108,13 +153,17 @@ class OpenvinoExecutor final : public Executor {
                 bound.inputs[i] = inputs[i];
             }
         for (std::size_t i = 0; i < outputs_.size(); ++i)
-            if (bound.outputs[i] != outputs[i]) {
+            if (bound.outputs[i] != outputs[i] && !outputs_[i].is_shared) {
                 bound.request.set_output_tensor(i, {outputs_[i].type, outputs_[i].shape, outputs[i]});
                 bound.outputs[i] = outputs[i];
             }
         // A request stands for itself: what an earlier one left behind must not show.
         if (has_state_) bound.request.reset_state();
-        bound.request.infer();
+        if (may_fail_)
+            infer_checked(bound.request);
+        else
+            bound.request.infer();
+        if (any_shared_) copy_shared(bound.request, outputs);
     }
 
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
@@ -132,11 +181,33 @@ class OpenvinoExecutor final : public Executor {
         std::vector<std::byte*> inputs, outputs;
     };
 
+    // An output that is an input passed through, or the same as another output, has that one's memory; bound to memory
+    // of its own it is not written, and the input may be. Seen on a request that nothing is bound to yet.
+    void find_shared(ov::InferRequest& request) {
+        knows_shared_ = true;
+        std::map<const void*, int> users;
+        for (std::size_t i = 0; i < inputs_.size(); ++i) ++users[request.get_input_tensor(i).data()];
+        for (std::size_t i = 0; i < outputs_.size(); ++i) ++users[request.get_output_tensor(i).data()];
+        for (std::size_t i = 0; i < outputs_.size(); ++i) {
+            outputs_[i].is_shared = users[request.get_output_tensor(i).data()] > 1;
+            any_shared_ = any_shared_ || outputs_[i].is_shared;
+        }
+    }
+    void copy_shared(ov::InferRequest& request, std::byte* const* outputs) const {
+        for (std::size_t i = 0; i < outputs_.size(); ++i) {
+            if (!outputs_[i].is_shared) continue;
+            const ov::Tensor tensor = request.get_output_tensor(i);
+            const auto* data = static_cast<const std::byte*>(tensor.data());
+            std::copy_n(data, tensor.get_byte_size(), outputs[i]);
+        }
+    }
+
     ov::CompiledModel compiled_;
-    const std::vector<PortType> inputs_, outputs_;
+    const std::vector<PortType> inputs_;
+    std::vector<PortType> outputs_;
     std::vector<Bound> bound_;
     ov::InferRequest shaped_;
-    bool has_state_ = false;
+    bool may_fail_, has_state_ = false, knows_shared_ = false, any_shared_ = false;
 };
 
 class OpenvinoStateful final : public StatefulExecutor {
@@ -179,7 +250,9 @@ class OpenvinoStateful final : public StatefulExecutor {
 
 class OpenvinoCompiled final : public CompiledModel {
   public:
-    explicit OpenvinoCompiled(ov::CompiledModel compiled) : compiled_(std::move(compiled)) {
+    // `source`: what it was compiled from, or its runtime model.
+    OpenvinoCompiled(ov::CompiledModel compiled, const ov::Model& source)
+        : compiled_(std::move(compiled)), is_dynamic_inside_(is_dynamic_inside(source)) {
         describe_all(compiled_, inputs_, outputs_);
     }
     const std::vector<Port>& inputs() const override { return inputs_; }
@@ -192,13 +265,16 @@ class OpenvinoCompiled final : public CompiledModel {
         const_cast<ov::CompiledModel&>(compiled_).export_model(stream);
         return stream.str();
     }
-    std::unique_ptr<Executor> make_executor() const override { return std::make_unique<OpenvinoExecutor>(compiled_); }
+    std::unique_ptr<Executor> make_executor() const override {
+        return std::make_unique<OpenvinoExecutor>(compiled_, is_dynamic_inside_);
+    }
     std::unique_ptr<StatefulExecutor> make_stateful() const override {
         return std::make_unique<OpenvinoStateful>(compiled_);
     }
 
   private:
     ov::CompiledModel compiled_;
+    const bool is_dynamic_inside_;
     std::vector<Port> inputs_, outputs_;
 };
 
@@ -229,15 +305,10 @@ const std::vector<Port>& Graph::outputs() const { return impl_->outputs; }
 std::size_t Graph::constant_bytes() const { return impl_->constant_bytes; }
 bool Graph::has_state() const { return impl_->has_state; }
 
-std::shared_ptr<Graph> Graph::reshaped(const std::map<std::size_t, Dimensions>& shapes) const {
+std::shared_ptr<Graph> Graph::reshaped(const std::map<std::size_t, std::string>& shapes) const {
     const auto copy = impl_->model->clone();  // shares the constants
     std::map<ov::Output<ov::Node>, ov::PartialShape> by_port;
-    for (const auto& [index, dimensions] : shapes) {
-        ov::PartialShape shape;
-        for (const auto length : dimensions)
-            shape.push_back(length < 0 ? ov::Dimension::dynamic() : ov::Dimension(length));
-        by_port[copy->input(index)] = shape;
-    }
+    for (const auto& [index, shape] : shapes) by_port[copy->input(index)] = ov::PartialShape(shape);
     copy->reshape(by_port);
     return std::make_shared<Graph>(std::make_shared<const Impl>(copy));
 }
@@ -304,18 +375,20 @@ std::shared_ptr<Graph> Runtime::adopt(void* model) const {
 
 std::shared_ptr<CompiledModel> Runtime::compile(const Graph& graph, const std::string& device,
                                                 const Properties& properties) {
-    return std::make_shared<OpenvinoCompiled>(
-        impl_->core.compile_model(graph.impl().model, device, to_any_map(properties)));
+    const auto& model = graph.impl().model;
+    return std::make_shared<OpenvinoCompiled>(impl_->core.compile_model(model, device, to_any_map(properties)), *model);
 }
 
 std::shared_ptr<CompiledModel> Runtime::import_blob(const std::string& blob, const std::string& device,
                                                     const Properties& properties) {
     std::istringstream stream(blob);
-    return std::make_shared<OpenvinoCompiled>(impl_->core.import_model(stream, device, to_any_map(properties)));
+    ov::CompiledModel compiled = impl_->core.import_model(stream, device, to_any_map(properties));
+    return std::make_shared<OpenvinoCompiled>(compiled, *compiled.get_runtime_model());
 }
 
 std::shared_ptr<CompiledModel> adopt_compiled(const void* model) {
-    return std::make_shared<OpenvinoCompiled>(*static_cast<const ov::CompiledModel*>(model));
+    const auto& compiled = *static_cast<const ov::CompiledModel*>(model);
+    return std::make_shared<OpenvinoCompiled>(compiled, *compiled.get_runtime_model());
 }
 
 std::string openvino_version() { return ov::get_openvino_version().buildNumber; }

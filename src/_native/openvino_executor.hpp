@@ -26,8 +26,9 @@ class Graph {
     const std::vector<Port>& outputs() const;
     std::size_t constant_bytes() const;
     bool has_state() const;
-    // A reshaped copy; keys are input indices. Throws std::runtime_error with OpenVINO's reason.
-    std::shared_ptr<Graph> reshaped(const std::map<std::size_t, Dimensions>& shapes) const;
+    // A reshaped copy; keys are input indices, shapes as ov::PartialShape reads them: "[1..8,3,?]". Throws
+    // std::runtime_error with OpenVINO's reason.
+    std::shared_ptr<Graph> reshaped(const std::map<std::size_t, std::string>& shapes) const;
     // See openvino_graph.hpp.
     std::string content() const;
     std::map<std::size_t, Axis> layout_batch_axes() const;

@@ -46,6 +46,12 @@ class Histogram {
         if (ns > max_.load()) max_.add(ns - max_.load());
     }
 
+    void add(const Histogram& other) noexcept {
+        for (std::size_t i = 0; i < kBuckets; ++i) buckets_[i].add(other.buckets_[i].load());
+        sum_.add(other.sum());
+        if (other.max() > max_.load()) max_.add(other.max() - max_.load());
+    }
+
     // Adds this histogram's buckets to `totals`.
     void collect(std::array<std::uint64_t, kBuckets>& totals) const noexcept {
         for (std::size_t i = 0; i < kBuckets; ++i) totals[i] += buckets_[i].load();
@@ -80,6 +86,20 @@ struct LaneStats {
     Counter requests, rows, batches, failed, cancelled, lost, closed;
     std::array<Counter, kReasons> reasons;
     Histogram queue_ns, inference_ns;
+
+    // Makes this the sum of both.
+    void add(const LaneStats& other) noexcept {
+        requests.add(other.requests.load());
+        rows.add(other.rows.load());
+        batches.add(other.batches.load());
+        failed.add(other.failed.load());
+        cancelled.add(other.cancelled.load());
+        lost.add(other.lost.load());
+        closed.add(other.closed.load());
+        for (std::size_t i = 0; i < kReasons; ++i) reasons[i].add(other.reasons[i].load());
+        queue_ns.add(other.queue_ns);
+        inference_ns.add(other.inference_ns);
+    }
 };
 
 }  // namespace ovengine

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ovengine._buckets import Buckets
 from ovengine._core import Future, Lease, Result, Session, as_completed, wait
 from ovengine.config import Hint
 from ovengine.engine import Engine, load
@@ -62,6 +63,7 @@ from ovengine.tuner import Tuning, tune
 __all__ = [
     "BatchPlan",
     "Blob",
+    "Buckets",
     "CacheWarning",
     "Cancelled",
     "ConfigError",

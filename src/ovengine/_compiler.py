@@ -91,7 +91,7 @@ class Compiler:
         self._seconds[rows] = min(sum(seconds) / len(seconds), self._seconds.get(rows, math.inf))
         return self._seconds[rows]
 
-    def in_f32(self, rows: int) -> Compiled:
+    def in_f32(self, rows: int | None) -> Compiled:
         """For comparing results rather than for speed: in f32 where the device can do so."""
         self.between_steps()
         plan = self.devices[0]

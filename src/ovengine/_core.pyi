@@ -34,7 +34,14 @@ class Port:
     def shape(self) -> tuple[int, ...] | None:
         """Dimensions, -1 where dynamic; None when even the rank is dynamic."""
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Of arrays that show it; as OpenVINO's own Python API does, bits or packed bytes where NumPy lacks it."""
+    @property
+    def element_type(self) -> str:
+        """OpenVINO's name: `f32`, `bf16`, `u4`, `string`, ..."""
+    @property
+    def limits(self) -> tuple[tuple[int, int], ...]:
+        """Least and most of each dimension, -1 for no limit; empty when the rank is dynamic."""
 
 class Graph:
     """A model before compilation (an `ov::Model`); immutable from Python."""
@@ -50,8 +57,8 @@ class Graph:
     @property
     def has_state(self) -> bool:
         """True when the model keeps variables between inferences (ReadValue/Assign)."""
-    def reshaped(self, shapes: Mapping[str | int, Sequence[int]]) -> Graph:
-        """A reshaped copy; dimensions of -1 are dynamic. Raises ModelError when the graph refuses."""
+    def reshaped(self, shapes: Mapping[str | int, Sequence[int | str]]) -> Graph:
+        """A reshaped copy; dimensions of -1 are dynamic, `"1..8"` has bounds. Raises ModelError when it refuses."""
     def content(self) -> bytes:
         """The structure and a hash of the weights: equal for models that compute the same by the same graph. Raises
         ModelError when a node cannot be written as IR."""
@@ -77,7 +84,7 @@ class Compiled:
     def measure(self, *, min_runs: int = 3, max_seconds: float = 0.05) -> float:
         """Least seconds of one `infer()`, inputs zeroed, after one warm-up run. Releases the GIL."""
     def run(self, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-        """One inference outside any lane; copies of all outputs. For probes at load time."""
+        """One inference outside any lane, at any shape that the model takes; copies of all outputs. For probes."""
 
 class CpuBudget:
     """CPUs that the lanes of several models keep busy together, in turns of 2 ms where they are short."""
@@ -130,8 +137,8 @@ class NativeModel:
         self,
         *,
         name: str,
-        inputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any]],
-        outputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any]],
+        inputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any, str, tuple[tuple[int, int], ...]]],
+        outputs: Sequence[tuple[str, tuple[str, ...], tuple[int, ...], Any, str, tuple[tuple[int, int], ...]]],
         mode: Literal["rows", "whole", "dynamic"],
         lanes: Sequence[tuple[str, Mapping[int, Compiled]]],
         cost_us: Mapping[int, float],
@@ -144,9 +151,10 @@ class NativeModel:
     ) -> None:
         """Start the lanes.
 
-        inputs, outputs: (name, all names, shape, dtype) per port; in mode `rows` the first dimension is the batch
-            axis (-1) and the others are static; in mode `whole` all are static and a request is one whole
-            inference; in mode `dynamic` dimensions may be -1 and each request runs alone at its own shape.
+        inputs, outputs: (name, all names, shape, dtype, element type, limits) per port, see `TensorInfo`; in mode
+            `rows` the first dimension is the batch axis (-1) and the others are static; in mode `whole` all are
+            static and a request is one whole inference; in mode `dynamic` dimensions may be -1 and each request runs
+            alone at its own shape.
         lanes: (device, {batch size: compiled model}); the sizes are the same for all lanes and are the ladder
             (only size 1 in modes `whole` and `dynamic`).
         cost_us: measured time of one `infer()` per ladder size, microseconds.
@@ -240,6 +248,30 @@ class NativeModel:
         superseded: n}, rejections {queue_full: n, invalid_input: n, closed: n, deadline_unmeetable: n},
         pending_requests."""
     def mark_forked(self) -> None: ...
+    def serve_classes(
+        self,
+        wanted: Callable[[tuple[tuple[int, ...], ...]], None] | None,
+        *,
+        uses: int = 1,
+        most: int = 1,
+        buckets: tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...], tuple[int, ...]] | None = None,
+    ) -> None:
+        """In mode `dynamic`: look shapes up among children, at most `most`. `wanted(shapes)` is called on the thread of
+        a request whenever a shape has come another `uses` times, and no child was in use all that time. None ends it.
+        buckets: lengths, axis and pad value of each input, axis of each output; requests are padded to what a child
+        has.
+        """
+    def add_class(self, shapes: tuple[tuple[int, ...], ...], child: NativeModel) -> list[NativeModel]:
+        """Serve requests of these shapes by `child`; the children that made room, to be given to `retire_class`.
+        Raises EngineClosed."""
+    def retire_class(self, child: NativeModel) -> None:
+        """Wait until a child that made room has answered its requests, close it, and keep its figures."""
+    @property
+    def class_shapes(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Shapes that have a child, per input."""
+    @property
+    def class_models(self) -> tuple[NativeModel, ...]:
+        """The children, in the same order."""
 
 class Session:
     """One infer request with a state of its own, for a model that keeps state between inferences. From `session()`.

@@ -11,22 +11,23 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from ovengine import _batch_axis, _profiles
+from ovengine import _batch_axis, _buckets, _element_types, _profiles, _shapes
 from ovengine._cache import Cache
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import CpuBudget, Graph, Port, Runtime
 from ovengine._proof import TRIAL_RUN, Proof
+from ovengine._row_classes import MOST_CLASSES, ClassShapes, Padding, RowClasses, has_classes
 from ovengine._verify import verify_ladder, verify_model
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
 from ovengine.errors import (
     ConfigError,
     EngineClosed,
     InferenceError,
-    InputError,
     ModelError,
     OvengineError,
     PluginError,
@@ -51,6 +52,8 @@ BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
 NATIVE_POLICIES = ("priority", "round_robin")
 # Of the memory that is free, for the weights of all compiled batch sizes together.
 MEMORY_SHARE = 0.25
+# Batch sizes that a row class is reckoned with.
+SIZES_PER_CLASS = 4
 
 
 class _Unmeasured(BaseException):
@@ -108,23 +111,97 @@ class Planner:
         if isinstance(model, Blob):
             compiler = Compiler(self.runtime, model, devices, self.options.config)
             compiled = compiler.compiled(None)
-            axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs, compiled.has_state)
+            ports = compiled.inputs, compiled.outputs
+            axis = _element_types.examine(*ports) or _batch_axis.examine_ports(*ports, compiled.has_state)
         else:
-            axis = _batch_axis.examine(model)
-            compiler = Compiler(self.runtime, model, devices, self.options.config, axis)
-            axis = self.confirm_single(compiler, axis)
+            compiler, axis = self.examine(model, devices)
         name = name or default_name(source, model)
+        if not isinstance(model, Blob) and axis.mode == "dynamic" and not axis.batchable and has_classes(model):
+            return self.start_classes(compiler, axis, sizes, policy, name, model)
+        if self.options.buckets:
+            raise ConfigError("buckets are for models with a dynamic sequence axis, and this one has none")
+        return self.serve(compiler, axis, sizes, policy, name, model)
+
+    def serve(
+        self,
+        compiler: Compiler,
+        axis: BatchAxis,
+        batcher: Batcher,
+        policy: SchedulerPolicy,
+        name: str,
+        model: Graph | Blob,
+    ) -> Model:
+        """Start what is known to be right; what may pay comes behind it."""
         if not axis.batchable:
             self.decide("batcher", "none", f"rows are not put together: {axis}")
             return self.start(compiler, axis, self._unbatched(), policy, name)
         assert isinstance(model, Graph)
         made_for_one = axis.mode == "rows"
         axis = replace(axis, mode="rows")
-        batch = self._ask_batcher(sizes, compiler, model, axis, measures=False)
+        batch = self._ask_batcher(batcher, compiler, model, axis, measures=False)
         if batch is not None and batch.ladder == (1,):
-            self.decide("batcher", sizes.name, batch.why)
+            self.decide("batcher", batcher.name, batch.why)
             return self.start(compiler, axis, batch, policy, name)
-        return self.start_and_prepare(compiler, axis, sizes, policy, name, model, batch, proven=not made_for_one)
+        return self.start_and_prepare(compiler, axis, batcher, policy, name, model, batch, proven=not made_for_one)
+
+    # -- row classes --------------------------------------------------------------------------------------------------
+
+    def start_classes(
+        self,
+        compiler: Compiler,
+        axis: BatchAxis,
+        batcher: Batcher,
+        policy: SchedulerPolicy,
+        name: str,
+        graph: Graph,
+    ) -> Model:
+        """Serve requests of any shape; frequent shapes get models of their own."""
+        padding, expected = self._padding(compiler, graph)
+        most = max(self._most_classes(compiler), len(expected))
+        self.decide("row classes", f"up to {most}", "shapes that come often get static batch sizes of their own")
+        model = self.serve(compiler, axis, batcher, policy, name, graph)
+        build = partial(self._class_model, graph, compiler.devices, batcher, policy, name)
+        RowClasses(model, build, self.turn, most, padding, expected)
+        return model
+
+    def _padding(self, compiler: Compiler, graph: Graph) -> tuple[Padding | None, list[ClassShapes]]:
+        """How sequences are padded, proved, and to what. Raises ConfigError when it would change answers."""
+        if not self.options.buckets:
+            return None, []
+        bucketing = _buckets.bucketing(graph, self.options.buckets)
+        compiled = compiler.in_f32(None)
+        cut_axes = _buckets.prove(bucketing, compiled)
+        self.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded trial sequences got the same answers")
+        expected = [
+            tuple(bucketing.shape(index, port.shape or (), length) for index, port in enumerate(graph.inputs))
+            for length in bucketing.lengths
+        ]
+        return Padding(bucketing.lengths, bucketing.axes, bucketing.pads, cut_axes), expected
+
+    def _class_model(
+        self,
+        graph: Graph,
+        devices: tuple[DevicePlan, ...],
+        batcher: Batcher,
+        policy: SchedulerPolicy,
+        name: str,
+        shapes: ClassShapes,
+        between_steps: Callable[[], None],
+    ) -> Model | None:
+        """A model for requests of these shapes, or None when their rows cannot share a batch."""
+        planner = Planner(self.plugins, self.runtime, self.available_devices, self.budget, self.options, self.turn)
+        fixed = graph.reshaped(dict(enumerate(shapes)))
+        compiler, axis = planner.examine(fixed, devices, between_steps)
+        if not (axis.batchable or axis.mode == "rows"):
+            return None
+        return planner.serve(compiler, axis, batcher, policy, name, fixed)
+
+    def _most_classes(self, compiler: Compiler) -> int:
+        """As many as have room for their weights, at several batch sizes each."""
+        copies = sum(plan.compiled_copies for plan in compiler.devices)
+        each = compiler.constant_bytes * copies * SIZES_PER_CLASS
+        budget = int(available_memory_bytes() * MEMORY_SHARE)
+        return max(1, min(MOST_CLASSES, budget // max(1, each)))
 
     def decide(self, what: str, choice: str, why: str) -> None:
         """Write a decision down for the plan."""
@@ -209,20 +286,11 @@ class Planner:
         if shapes is None:
             _check_ranks(graph.inputs)
             return graph
-        if not isinstance(shapes, Mapping):
-            if len(graph.inputs) != 1:
-                raise InputError(f"shapes must be a mapping by input name: the model has {len(graph.inputs)} inputs")
-            shapes = {0: shapes}
-        names = {name: index for index, port in enumerate(graph.inputs) for name in port.names}
-        by_index: dict[str | int, tuple[int, ...]] = {}
-        for key, shape in shapes.items():
-            index = names.get(key) if isinstance(key, str) else key
-            if index is None or not 0 <= index < len(graph.inputs):
-                raise InputError(f"shapes: the model has no input {key!r}; it has {', '.join(names)}")
-            by_index[index] = tuple(int(dimension) for dimension in shape)
+        by_index = _shapes.by_input(graph, shapes)
         reshaped = graph.reshaped(by_index)
         _check_ranks(reshaped.inputs)
-        self.decide("shapes", str({graph.inputs[int(i)].name: s for i, s in by_index.items()}), "asked for")
+        shown = ", ".join(f"{graph.inputs[int(i)].name} [{','.join(shape)}]" for i, shape in by_index.items())
+        self.decide("shapes", shown, "asked for")
         return reshaped
 
     # -- devices ------------------------------------------------------------------------------------------------------
@@ -269,6 +337,15 @@ class Planner:
         return tuple(plans)
 
     # -- batches ------------------------------------------------------------------------------------------------------
+
+    def examine(
+        self, graph: Graph, devices: Sequence[DevicePlan], between_steps: Callable[[], None] | None = None
+    ) -> tuple[Compiler, BatchAxis]:
+        """How requests of this model may run, at first, and what compiles it so."""
+        axis = _element_types.examine(graph.inputs, graph.outputs) or _batch_axis.examine(graph)
+        compiler = Compiler(self.runtime, graph, devices, self.options.config, axis)
+        compiler.between_steps = between_steps or compiler.between_steps
+        return compiler, self.confirm_single(compiler, axis)
 
     def confirm_single(self, compiler: Compiler, axis: BatchAxis) -> BatchAxis:
         """Whether requests may run row by row, which they will until larger sizes are ready."""

@@ -14,11 +14,13 @@ from ovengine import _spellings
 from ovengine.errors import ConfigError, PropertyError
 
 if TYPE_CHECKING:
+    from ovengine._buckets import Buckets
     from ovengine._core import Runtime
 
 __all__ = [
     "Hint",
     "LoadOptions",
+    "Shape",
     "Shapes",
     "Verify",
     "available_cpus",
@@ -27,7 +29,9 @@ __all__ = [
     "close_matches",
 ]
 
-Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
+# Of one input: lengths, -1 or "?" for any, bounds such as "1..64"; or all of it as OpenVINO's PartialShape spells it.
+Shape = Sequence[int | str] | Sequence[int] | str
+Shapes = Mapping[str | int, Shape] | Shape
 Verify = Literal["always", "cached", "off"]
 
 # What becomes of a request for which the queue has no room, in any case. As Triton's timeout_action.
@@ -83,6 +87,7 @@ class LoadOptions:
     max_queue_size: int | None = None
     queue_full_action: str | None = None
     shapes: Shapes | None = None
+    buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None
     cache_dir: str | os.PathLike[str] | None = "auto"
     verify: Verify = "cached"
     num_requests: int | None = field(default=None, init=False)

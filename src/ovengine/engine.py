@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from ovengine._buckets import Buckets
 from ovengine._core import CpuBudget, Runtime
 from ovengine._planner import Planner
 from ovengine._preparation import Preparation
@@ -123,6 +124,7 @@ class Engine:
         queue_full_action: str | None = None,
         shapes: Shapes | None = None,
         profile: Profile | str | os.PathLike[str] | None = None,
+        buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None,
         cache_dir: str | os.PathLike[str] | None = "auto",
         verify: Verify = "cached",
         name: str | None = None,
@@ -150,8 +152,11 @@ class Engine:
             max_queue_size: requests that may wait, of all groups; None for as many as the core has room for (16384).
             queue_full_action: what becomes of more: `reject` (QueueFull) or `block` (the caller waits for room, but for
                 `ainfer`, which rejects). None rejects where `max_queue_size` is given, and blocks where not.
-            shapes: new input shapes, by input name or index (or one shape for a model with one input); -1 leaves a
-                dimension dynamic.
+            shapes: new input shapes, by input name or index (or one shape for a model with one input): lengths, -1
+                for a dynamic dimension, `"1..64"` for one with bounds; or a whole shape as OpenVINO's PartialShape
+                spells it, `"[?,3,1..64]"`.
+            buckets: lengths that sequences are padded to, by input: a `Buckets`, or its lengths alone (pad 0, axis 1).
+                Refused with ConfigError unless padded sequences get the same answers.
             profile: settings that `tune` found for this model on this machine, or the file that they are in; other
                 arguments given here win over them. None takes what `tune` left in the cache, if that fits and no batch
                 sizes or delay are given here; "off" takes none.
@@ -181,6 +186,7 @@ class Engine:
             max_queue_size=max_queue_size,
             queue_full_action=queue_full_action,
             shapes=shapes,
+            buckets=buckets,
             cache_dir=cache_dir,
             verify=verify,
         )
@@ -317,6 +323,7 @@ def load(
     queue_full_action: str | None = None,
     shapes: Shapes | None = None,
     profile: Profile | str | os.PathLike[str] | None = None,
+    buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None,
     cache_dir: str | os.PathLike[str] | None = "auto",
     verify: Verify = "cached",
     name: str | None = None,
@@ -338,6 +345,7 @@ def load(
         queue_full_action=queue_full_action,
         shapes=shapes,
         profile=profile,
+        buckets=buckets,
         cache_dir=cache_dir,
         verify=verify,
         name=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -167,14 +168,29 @@ class Model(NativeModel):
             max_queue_delay_us=plan.batch.max_queue_delay_us,
         )
         self._plan = plan
+        for child in self.class_models:
+            assert isinstance(child, Model)
+            with contextlib.suppress(EngineClosed):  # it makes room for another class
+                child._follow(plan)
+
+    def _follow(self, parent: Plan) -> None:
+        """The limits of the model whose row class this is."""
+        with self._limits_lock:
+            plan = replace(self._plan, max_batch_size=parent.max_batch_size, max_queue_size=parent.max_queue_size)
+            batch = replace(plan.batch, max_queue_delay_us=parent.batch.max_queue_delay_us)
+            self._put_in_force(replace(plan, batch=batch))
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until all batch sizes of the plan are compiled and in use, for up to `timeout` seconds.
 
         A model serves from the moment that `load` returns, at first a row at a time. Returns False when the time is
-        over. Raises EngineClosed when the model was closed before.
+        over. Raises EngineClosed when the model was closed before. Row classes that are being made count as well.
         """
-        return self._preparation.wait(timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        ready = self._preparation.wait(timeout)
+        for child in self.class_models:
+            ready = child.wait_ready(None if until is None else max(0.0, until - time.monotonic())) and ready
+        return ready
 
     @property
     def name(self) -> str:
@@ -199,6 +215,16 @@ class Model(NativeModel):
         """
         return self._plan
 
+    @property
+    def row_classes(self) -> tuple[dict[str, tuple[int, ...]], ...]:
+        """Of a model with dynamic dimensions: the shapes, by input, that have static batch sizes of their own now.
+
+        A shape (all dimensions but the number of rows) that comes often gets them in the background, and loses them to
+        another one when it is the least recently used.
+        """
+        names = [tensor.name for tensor in self.inputs]
+        return tuple(dict(zip(names, shapes, strict=True)) for shapes in self.class_shapes)
+
     def set(
         self,
         *,
@@ -222,8 +248,9 @@ class Model(NativeModel):
             EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
         """
         with self._limits_lock:
-            # Larger batches may be on their way.
-            largest = self._plan.ladder[-1] if self._preparation.done else None
+            # Larger batches may be on their way, or be those of row classes.
+            is_final = self._preparation.done and self._plan.mode != "dynamic"
+            largest = self._plan.ladder[-1] if is_final else None
             self._put_in_force(
                 changed_limits(
                     self._plan, max_queue_delay_us, max_batch_size, max_queue_size, largest, self.ring_capacity
@@ -374,9 +401,9 @@ def submit_when_room(submit: Submit, inputs: Inputs, pending: Iterable[Future]) 
                 unfinished.exception()
 
 
-def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any]:
+def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any, str, tuple[tuple[int, int], ...]]:
     assert tensor.shape is not None  # the planner refuses models of dynamic rank
-    return tensor.name, tensor.names, tensor.shape, tensor.dtype
+    return tensor.name, tensor.names, tensor.shape, tensor.dtype, tensor.element_type, tensor.limits
 
 
 class _AsyncMap:

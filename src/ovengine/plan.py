@@ -21,6 +21,15 @@ Mode = Literal["rows", "whole", "dynamic"]
 MAX_LANES = 64
 
 
+# OpenVINO's names of what NumPy has, too.
+_NUMBERS = frozenset(["boolean", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"])
+
+
+def is_number(element_type: str) -> bool:
+    """Whether NumPy has this element type of OpenVINO's ('' is not known, and counts as one)."""
+    return not element_type or element_type in _NUMBERS
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One input or output of a model.
@@ -28,6 +37,9 @@ class TensorInfo:
     `shape` has -1 where a dimension may differ from request to request: the batch axis in mode `rows`, any
     dimension in mode `dynamic`. It is None when even the rank is dynamic. `batch_axis` is where the rows of requests
     are in mode `rows`; None where there are none.
+    `dtype` is that of the arrays. What NumPy does not have is shown as OpenVINO's own Python API shows it: bf16 and f8
+    as bits in float16 and uint8, what is smaller than a byte as packed bytes in one dimension, strings as text.
+    `element_type` is OpenVINO's name of it. `limits` are the bounds of each dimension, the upper one -1 for none.
     """
 
     name: str
@@ -35,6 +47,8 @@ class TensorInfo:
     shape: tuple[int, ...] | None
     dtype: np.dtype[Any]
     batch_axis: int | None = None
+    element_type: str = ""
+    limits: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, port: Port, batch_axis: int | None = None) -> TensorInfo:
@@ -42,7 +56,7 @@ class TensorInfo:
         shape = port.shape
         if batch_axis is not None and shape:
             shape = (*shape[1 : batch_axis + 1], -1, *shape[batch_axis + 1 :])
-        return cls(port.name, tuple(port.names), shape, port.dtype, batch_axis)
+        return cls(port.name, tuple(port.names), shape, port.dtype, batch_axis, port.element_type, tuple(port.limits))
 
     @property
     def row_bytes(self) -> int:
@@ -56,7 +70,8 @@ class TensorInfo:
 
     def __str__(self) -> str:
         dims = "..." if self.shape is None else ",".join("?" if d < 0 else str(d) for d in self.shape)
-        return f"{self.name} {self.dtype}[{dims}]"
+        kind = self.dtype if is_number(self.element_type) else self.element_type
+        return f"{self.name} {kind}[{dims}]"
 
 
 @dataclass(frozen=True, slots=True)

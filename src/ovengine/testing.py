@@ -154,6 +154,8 @@ class FakePort:
     name: str = "x"
     shape: tuple[int, ...] | None = (-1, 4)
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
+    element_type: str = "f32"
+    limits: tuple[tuple[int, int], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -3,13 +3,17 @@
 """The native core's binding: conversion, GIL handling and exceptions only.
 
     runtime.pxi     Runtime, Graph, Compiled: load time
+    element.pxi     elements that NumPy does not have
     convert.pxi     Python's inputs to rows of native memory, and which errors they deserve
     mailbox.pxi     how finished futures reach event loops, callbacks and as_completed
+    buckets.pxi     padding, and cutting back
     result.pxi      Result
     future.pxi      Future, and waiting for several
     lease.pxi       Lease
     terms.pxi       what a request asks for beside its rows: priority, deadline, group
     session.pxi     Session, and its state
+    stats.pxi       figures of a model and its row classes
+    row_classes.pxi which child model serves which shape
     model.pxi       NativeModel
 """
 
@@ -53,10 +57,14 @@ policy_abi_version = OVENGINE_POLICY_ABI_VERSION
 
 include "runtime.pxi"
 include "convert.pxi"
+include "element.pxi"
 include "mailbox.pxi"
+include "buckets.pxi"
 include "result.pxi"
 include "future.pxi"
 include "lease.pxi"
 include "terms.pxi"
 include "session.pxi"
+include "stats.pxi"
+include "row_classes.pxi"
 include "model.pxi"

@@ -46,16 +46,19 @@ inline std::shared_ptr<CompiledModel> make_fake(const std::vector<Port>& inputs,
     return std::make_shared<FakeCompiled>(inputs, outputs, behavior);
 }
 
-// NumPy's "f4", "i8", ... carry their size; anything else has been refused before.
 inline std::size_t port_bytes(const Port& port) {
-    std::size_t bytes = static_cast<std::size_t>(port.dtype.back() - '0');
-    for (const auto length : port.shape) bytes *= static_cast<std::size_t>(std::max<std::int64_t>(length, 0));
-    return bytes;
+    std::size_t count = 1;
+    for (const auto length : port.shape) count *= static_cast<std::size_t>(std::max<std::int64_t>(length, 0));
+    return packed_bytes(count, port.bits);
 }
 
 inline void run_once(const CompiledModel& model, const std::vector<std::byte*>& inputs,
                      const std::vector<std::byte*>& outputs) {
     model.make_executor()->infer(0, inputs.data(), outputs.data());
+}
+
+inline std::vector<ShapedOutput> run_shaped(const CompiledModel& model, const std::vector<ShapedInput>& inputs) {
+    return model.make_executor()->infer_shaped(inputs);
 }
 
 // Least seconds of one infer() on zeroed inputs: after one warm-up, at least `min_runs` and as many as fit. The least,
@@ -138,12 +141,14 @@ struct Percentiles {
     std::uint64_t count = 0;
 };
 
-inline Percentiles percentiles(const ModelCore& core, Histogram LaneStats::* which) {
+using LaneTotals = std::vector<std::shared_ptr<LaneStats>>;
+
+inline Percentiles percentiles(const LaneTotals& lanes, Histogram LaneStats::* which) {
     std::array<std::uint64_t, Histogram::kBuckets> totals{};
     Percentiles result;
     double sum = 0;
-    for (std::size_t lane = 0; lane < core.lane_count(); ++lane) {
-        const Histogram& histogram = core.lane_stats(lane).*which;
+    for (const auto& lane : lanes) {
+        const Histogram& histogram = (*lane).*which;
         histogram.collect(totals);
         sum += static_cast<double>(histogram.sum());
         result.max_us = std::max(result.max_us, static_cast<double>(histogram.max()) / 1e3);
@@ -162,7 +167,9 @@ inline Percentiles percentiles(const ModelCore& core, Histogram LaneStats::* whi
     return result;
 }
 
-inline Percentiles queue_percentiles(const ModelCore& core) { return percentiles(core, &LaneStats::queue_ns); }
-inline Percentiles inference_percentiles(const ModelCore& core) { return percentiles(core, &LaneStats::inference_ns); }
+inline Percentiles queue_percentiles(const LaneTotals& lanes) { return percentiles(lanes, &LaneStats::queue_ns); }
+inline Percentiles inference_percentiles(const LaneTotals& lanes) {
+    return percentiles(lanes, &LaneStats::inference_ns);
+}
 
 }  // namespace ovengine::bridge

@@ -5,9 +5,19 @@ cdef enum Mode:
     WHOLE = 1    # exactly the model's shape; one request is one inference
     DYNAMIC = 2  # any shape that fits the model's; each request runs alone
 
-# Copies of more than this let other Python threads run meanwhile.
 cdef enum:
+    # Copies of more than this let other Python threads run meanwhile.
     RELEASE_GIL_BYTES = 64 << 10
+    # Instead of a number of rows: one sample, without a batch axis.
+    SINGLE = -1
+
+
+# What an element is to NumPy; see element.pxi.
+cdef enum Kind:
+    NUMBER = 0  # the same
+    BITS = 1    # as large as a number of NumPy's, which shows its bits
+    PACKED = 2  # smaller than a byte: shown as packed bytes, in one dimension
+    TEXT = 3
 
 
 cdef class PortSpec:
@@ -16,23 +26,31 @@ cdef class PortSpec:
     cdef readonly tuple names
     cdef readonly tuple shape       # the whole port; -1 for the batch axis and what is dynamic
     cdef readonly object dtype
+    cdef readonly str element_type
+    cdef Kind kind
     cdef int type_num
     cdef int axis                   # of the rows in a user's array; here and below it is always the first
     cdef bint shared                # mode `rows`: all rows of a request see the whole of it; below, each has a copy
     cdef int row_ndim
     cdef cnp.npy_intp row_dims[32]  # NumPy 1.26's limit on dimensions
+    cdef cnp.npy_intp least[32]     # in mode `dynamic`: what the dimensions may be; `most` is -1 without a limit
+    cdef cnp.npy_intp most[32]
     cdef size_t row_bytes           # of the whole port in mode `whole`; 0 in mode `dynamic`
 
-    def __cinit__(self, str name, tuple names, tuple shape, dtype, int mode):
+    def __cinit__(self, str name, tuple names, tuple shape, dtype, str element_type, tuple limits, int mode):
         cdef int i
         self.name = name
         self.names = names
         self.shape = shape
         self.dtype = np.dtype(dtype)
+        self.element_type = element_type
+        self.kind = _kind(element_type)
         self.type_num = self.dtype.num
         self.shared = mode == ROWS and -1 not in shape
         self.axis = shape.index(-1) if mode == ROWS and not self.shared else 0
         row = (*shape[:self.axis], *shape[self.axis + 1:]) if mode == ROWS and not self.shared else shape
+        if self.kind == PACKED and mode == WHOLE:
+            row = (_packed_bytes(element_type, shape),)
         if len(row) > 31:
             raise errors.ModelError(f"port {name!r} has {len(row)} dimensions; NumPy has 32 at most")
         self.row_ndim = len(row)
@@ -40,6 +58,19 @@ cdef class PortSpec:
         for i in range(self.row_ndim):
             self.row_dims[i] = row[i]
             self.row_bytes *= max(0, row[i])
+            self.least[i], self.most[i] = limits[i] if mode == DYNAMIC and limits else (max(0, row[i]), row[i])
+
+    cdef bint fits(self, cnp.ndarray array) noexcept:
+        """In mode `dynamic`: may the model be run at this shape?"""
+        cdef int i
+        cdef cnp.npy_intp length
+        if cnp.PyArray_NDIM(array) != self.row_ndim:
+            return False
+        for i in range(self.row_ndim):
+            length = cnp.PyArray_DIM(array, i)
+            if length < self.least[i] or (self.most[i] >= 0 and length > self.most[i]):
+                return False
+        return True
 
 
 cdef inline bint _same_dims(const cnp.npy_intp* a, const cnp.npy_intp* b, int count) noexcept:
@@ -55,14 +86,36 @@ cdef object _expected(PortSpec spec, int mode):
     if mode == ROWS and not spec.shared:
         rows = (*row[:spec.axis], "n", *row[spec.axis:])
         return f"{rows} or {row} for one sample".replace("'", "")
-    return str(spec.shape).replace("-1", "?")
+    if spec.kind == PACKED:
+        return f"{spec.element_type}{_spelled(spec)} as packed bytes in one dimension, or as an openvino.Tensor"
+    return _spelled(spec)
+
+
+cdef str _spelled(PortSpec spec):
+    """The shape as OpenVINO writes it, bounds included: (1..8, ?, 3)."""
+    cdef int i
+    lengths = [str(length) if length >= 0 else "?" for length in spec.shape]
+    if spec.kind != PACKED:
+        for i in range(spec.row_ndim):
+            if spec.shape[i] < 0 and (spec.least[i] > 0 or spec.most[i] >= 0):
+                lengths[i] = f"{spec.least[i]}..{spec.most[i] if spec.most[i] >= 0 else ''}"
+    return f"({', '.join(lengths)}{',' if len(lengths) == 1 else ''})"
 
 
 cdef cnp.ndarray _to_array(object value, PortSpec spec):
     """`value` as an array that may be cast to the port's dtype."""
     cdef cnp.ndarray array
+    if spec.kind != NUMBER:
+        return _to_element(value, spec)
     if isinstance(value, np.ndarray):
         array = value
+    elif _is_tensor(value):
+        if _kind(value.get_element_type().get_type_name()) != NUMBER:
+            raise errors.InputTypeError(
+                f"input {spec.name!r} takes {spec.element_type}, not a tensor of "
+                f"{value.get_element_type().get_type_name()}"
+            )
+        array = value.data
     else:
         try:
             array = np.asarray(value)
@@ -125,7 +178,7 @@ cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* s
     cdef cnp.ndarray array
     cdef PortSpec first = None
     cdef int i, ndim
-    cdef int64_t n = -1, own
+    cdef int64_t n = 1, own
     given = _in_order(inputs, specs)
     arrays = [None] * len(specs)
     for i in range(len(specs)):
@@ -134,9 +187,7 @@ cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* s
         arrays[i] = array
         ndim = cnp.PyArray_NDIM(array)
         if mode == DYNAMIC:
-            if ndim != spec.row_ndim or any(
-                [spec.row_dims[k] >= 0 and array.shape[k] != spec.row_dims[k] for k in range(ndim)]
-            ):
+            if spec.kind != PACKED and not spec.fits(array):
                 raise _shape_error(array, spec, mode)
             continue
         if mode == WHOLE or spec.shared:
@@ -149,10 +200,8 @@ cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* s
                 raise _shape_error(array, spec, mode)
             arrays[i] = rows_first
             own = cnp.PyArray_DIM(rows_first, 0)
-            if own < 1:
-                raise errors.InputError(f"input {spec.name!r} has no rows: its shape is {_shape(array)}")
         elif ndim == spec.row_ndim and _same_dims(cnp.PyArray_DIMS(array), spec.row_dims, ndim):
-            own = 0
+            own = SINGLE
         else:
             raise _shape_error(array, spec, mode)
         if first is not None and own != n:
@@ -164,8 +213,8 @@ cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* s
         n = own
     if n > 0xFFFFFFF:
         raise errors.InputError(f"{n} rows in one request; {0xFFFFFFF} at most")
-    single[0] = n == 0
-    rows[0] = 1 if n <= 0 else <uint32_t>n
+    single[0] = n == SINGLE
+    rows[0] = 1 if n == SINGLE else <uint32_t>n
     return arrays
 
 
@@ -215,14 +264,21 @@ cdef cnp.ndarray _contiguous(cnp.ndarray array, PortSpec spec, uint32_t rows=1):
 
 
 cdef list _kept_arrays(list arrays, tuple specs, uint32_t rows, bint copy):
-    """The inputs of a job as contiguous arrays, which stay as they are until it is done."""
-    cdef cnp.ndarray array
+    """The inputs of a job as contiguous memory, which stays as it is until it is done."""
     cdef PortSpec spec
     kept = []
     for array, spec in zip(arrays, specs):
+        if spec.kind == TEXT:
+            kept.append(_Text(array))
+            continue
         own = _contiguous(array, spec, rows)
         kept.append(own.copy() if copy and own is array else own)
     return kept
+
+
+cdef byte* _data(object kept):
+    """Of one of `_kept_arrays`."""
+    return <byte*>(<_Text>kept).strings.data() if isinstance(kept, _Text) else <byte*>cnp.PyArray_DATA(kept)
 
 
 cdef ShapedInput _shaped_input(cnp.ndarray array):
@@ -234,10 +290,16 @@ cdef ShapedInput _shaped_input(cnp.ndarray array):
     return shaped
 
 
-cdef vector[ShapedInput] _shaped_inputs(list arrays):
+cdef vector[ShapedInput] _shaped_inputs(list kept, list arrays, tuple specs):
+    """`arrays`: what was kept, as the caller gave it."""
     cdef vector[ShapedInput] shaped
-    for array in arrays:
-        shaped.push_back(_shaped_input(array))
+    cdef ShapedInput one
+    for memory, array, spec in zip(kept, arrays, specs):
+        one.data = _data(memory)
+        one.shape.clear()
+        for length in _tensor_shape(array, spec):
+            one.shape.push_back(length)
+        shaped.push_back(one)
     return shaped
 
 

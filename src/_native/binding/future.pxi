@@ -8,6 +8,8 @@ cdef class Future:
     cdef Ticket _ticket           # its references are this object's, until the result takes them over
     cdef Result _result
     cdef object _kept             # arrays whose memory the core reads until the request is done
+    cdef _Buckets _buckets        # of a sequence that was padded: `_length` is its own
+    cdef int64_t _length
     cdef list _callbacks
     cdef uint32_t _rows
     cdef bint _single
@@ -87,6 +89,8 @@ cdef class Future:
                 self._ticket = Ticket()
                 self._model.core.get().drop_request(ticket)
             self._result = _make_result(self._model, ticket, self._rows, self._single)
+            self._result._buckets = self._buckets
+            self._result._length = self._length
         return self._result
 
     cdef object _error(self, Outcome outcome):

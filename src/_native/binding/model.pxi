@@ -6,7 +6,6 @@ import logging
 _logger = logging.getLogger("ovengine")
 
 _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
-_REASONS = ("full", "idle", "delay", "caller", "bulk", "session")
 # Different contents of shared inputs that are told apart at a time.
 cdef enum:
     KEYS = 256
@@ -68,6 +67,9 @@ cdef class NativeModel:
     cdef double _slowest_s        # measured time of one inference of the largest size
     cdef bint _closed
     cdef long _rejected_full, _rejected_input, _rejected_closed, _rejected_deadline, _timeouts
+    cdef _RowClasses _classes     # in mode `dynamic`, where requests of equal shapes may share batches
+    cdef list _leaving            # children that made room for others and have yet to finish
+    cdef _Tally _gone
     cdef object __weakref__
 
     def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
@@ -281,9 +283,25 @@ cdef class NativeModel:
         cdef vector[byte*] shared
         cdef cnp.ndarray array
         cdef Future future
+        cdef NativeModel child
+        cdef int64_t length
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            if rows > self._max_batch_size or self._mode == DYNAMIC:
+            # A group is one core's: its requests stay together here.
+            if self._classes is not None and terms.group.get() == NULL:
+                child = self._class_of(arrays)
+                if child is not None:
+                    length = self._classes.length
+                    try:
+                        future = child._submit(self._fitted(arrays), terms, share_inputs, may_wait)
+                    except (errors.EngineClosed, errors.InputError):
+                        pass  # it made room for another class, or takes less than the dynamic model
+                    else:
+                        if length >= 0:
+                            future._buckets = self._classes.buckets
+                            future._length = length
+                        return future
+            if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._submit_job(arrays, rows, single, terms, not share_inputs, may_wait, Deadline(), None)
             terms.key = self._key(arrays)
         self._begin(rows, ticket, terms, may_wait, Deadline(), None)
@@ -316,10 +334,10 @@ cdef class NativeModel:
         cdef cnp.ndarray array
         kept = _kept_arrays(arrays, self._inputs, rows, copy)
         if self._mode == DYNAMIC:
-            shaped = _shaped_inputs(kept)
+            shaped = _shaped_inputs(kept, arrays, self._inputs)
         else:
-            for array in kept:
-                pointers.push_back(<byte*>cnp.PyArray_DATA(array))
+            for one in kept:
+                pointers.push_back(_data(one))
         while True:
             if self._mode == DYNAMIC:
                 admission = self.core.get().submit_shaped(shaped, ticket, terms)
@@ -364,10 +382,27 @@ cdef class NativeModel:
         cdef Ticket ticket
         cdef list arrays = None
         cdef int lane
+        cdef NativeModel child
+        cdef Result result
+        cdef int64_t length
         cdef Deadline deadline = _deadline(timeout)
         if not self._is_plain(inputs, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            if rows > self._max_batch_size or self._mode == DYNAMIC:
+            # A group is one core's: its requests stay together here.
+            if self._classes is not None and terms.group.get() == NULL:
+                child = self._class_of(arrays)
+                if child is not None:
+                    length = self._classes.length
+                    try:
+                        result = child._infer(self._fitted(arrays), terms, timeout)
+                    except (errors.EngineClosed, errors.InputError):
+                        pass
+                    else:
+                        if length >= 0:
+                            result._buckets = self._classes.buckets
+                            result._length = length
+                        return result
+            if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._run_job(arrays, rows, single, terms, deadline, timeout)
             terms.key = self._key(arrays)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
@@ -420,7 +455,7 @@ cdef class NativeModel:
         if priority is not None or deadline is not None or group is not None:
             _read_terms(self, terms, priority, deadline, group, False)
         arrays = self._prepare(inputs, &rows, &single)
-        if self._mode == WHOLE:
+        if self._mode == WHOLE or self._classes is not None:
             return self._infer(inputs, terms, timeout)
         return self._run_job(arrays, rows, single, terms, _deadline(timeout), timeout)
 
@@ -499,67 +534,93 @@ cdef class NativeModel:
     def close(self, timeout=None):
         cdef Deadline deadline = _deadline(timeout)
         cdef cbool all_done
+        until = None if timeout is None else time.monotonic() + timeout
         if self.core.get() == NULL or self.core.get().forked():
             return True
         self._closed = True
         with nogil:
             all_done = self.core.get().close(deadline)
+        for child in self._children():
+            rest = None if until is None else max(0.0, until - time.monotonic())
+            all_done = child.close(rest) and all_done
         return all_done
 
     def mark_forked(self):
         if self.core.get() != NULL:
             self.core.get().mark_forked()
+            for child in self._children():
+                child.mark_forked()
 
     def native_stats(self):
-        cdef ModelCore* core = self.core.get()
-        cdef const LaneStats* lane
-        cdef size_t i
-        cdef int reason
-        totals = dict.fromkeys(("requests", "rows", "batches", "failed", "cancelled", "lost", "closed"), 0)
-        dispatch = dict.fromkeys(_REASONS, 0)
-        lanes = []
-        for i in range(core.lane_count()):
-            lane = &core.lane_stats(i)
-            totals["requests"] += lane.requests.load()
-            totals["rows"] += lane.rows.load()
-            totals["batches"] += lane.batches.load()
-            totals["failed"] += lane.failed.load()
-            totals["cancelled"] += lane.cancelled.load()
-            totals["lost"] += lane.lost.load()
-            for reason in range(len(_REASONS)):
-                dispatch[_REASONS[reason]] += lane.reasons[reason].load()
-            lanes.append((self._devices[core.lane_device(i)], lane.batches.load(), lane.rows.load()))
-        return {
-            "requests": totals["requests"],
-            "rows": totals["rows"],
-            "batches": totals["batches"],
-            "dispatch": dispatch,
-            "rows_per_batch": totals["rows"] / totals["batches"] if totals["batches"] else 0.0,
-            "queue_us": _percentiles(queue_percentiles(core[0])),
-            "inference_us": _percentiles(inference_percentiles(core[0])),
-            "lanes": lanes,
-            "failures": {
-                "inference": totals["failed"],
-                "cancelled": totals["cancelled"] + core.cancelled_requests(),
-                "lease_lost": totals["lost"],
-                "engine_closed": core.closed_requests(),
-                "timeout": self._timeouts,
-                "deadline_exceeded": core.expired_requests(),
-                "superseded": core.superseded_requests(),
-            },
-            "rejections": {
-                "queue_full": self._rejected_full,
-                "invalid_input": self._rejected_input,
-                "closed": self._rejected_closed,
-                "deadline_unmeetable": self._rejected_deadline,
-            },
-            "pending_requests": core.approx_waiting(),
-            "policy_faults": core.policy_faults(),
-        }
+        cdef _Tally tally = _Tally()
+        tally.add(self)
+        for child in self._children():
+            tally.add(child)
+        if self._gone is not None:
+            tally.add_tally(self._gone)
+        return tally.as_dict()
 
+    # --- row classes ---
 
-cdef dict _percentiles(Percentiles p):
-    return {"p50": p.p50_us, "p90": p.p90_us, "p99": p.p99_us, "max": p.max_us, "mean": p.mean_us}
+    def serve_classes(self, wanted, *, uint32_t uses=1, Py_ssize_t most=1, buckets=None):
+        if wanted is None:
+            self._classes = None
+            return
+        self._classes = _RowClasses()
+        self._classes.wanted = wanted
+        self._classes.uses_to_want = uses
+        self._classes.most = most
+        if buckets is not None:
+            self._classes.buckets = _Buckets(*buckets)
+        self._leaving = []
+        self._gone = _Tally()
+
+    def add_class(self, tuple shapes, NativeModel child not None):
+        if self._closed or self.core.get().forked() or self._classes is None:
+            raise _closed_error(self)
+        gone = self._classes.add(shapes, child)
+        self._leaving += gone
+        return gone
+
+    def retire_class(self, NativeModel child not None):
+        child.close()
+        if child in self._leaving:
+            self._leaving.remove(child)
+            self._gone.add(child)
+            self._gone.waiting = 0
+
+    @property
+    def class_shapes(self):
+        return () if self._classes is None else tuple(self._classes.shapes.values())
+
+    @property
+    def class_models(self):
+        return () if self._classes is None else tuple(self._classes.children.values())
+
+    cdef list _children(self):
+        if self._classes is None:
+            return []
+        return [*self._classes.children.values(), *self._leaving]
+
+    cdef list _fitted(self, list arrays):
+        """Padded, where the class that was just found needs it."""
+        if self._classes.bucket < 0:
+            return arrays
+        return self._classes.buckets.padded(arrays, self._inputs, self._classes.bucket)
+
+    cdef NativeModel _class_of(self, list arrays):
+        """The child that serves this shape, or None. Raises QueueFull: all classes together have one queue."""
+        cdef uint64_t waiting
+        cdef _RowClasses classes = self._classes  # held: it may be given up while a class is asked for
+        if classes is None or self._closed or self.core.get().forked():
+            return None
+        if self._max_queue_size != 0:
+            waiting = self.core.get().approx_waiting()
+            for child in classes.children.values():
+                waiting += (<NativeModel>child).core.get().approx_waiting()
+            if waiting >= self._max_queue_size:
+                raise _queue_full(self)
+        return classes.find(arrays, self._inputs)
 
 
 def debug_counters():

@@ -19,6 +19,10 @@ cdef extern from "executor.hpp" namespace "ovengine" nogil:
         vector[int64_t] shape
         cbool rank_is_static
         string dtype
+        string element_type
+        size_t bits
+        vector[int64_t] least
+        vector[int64_t] most
 
     cdef cppclass ShapedInput:
         const byte* data
@@ -27,6 +31,7 @@ cdef extern from "executor.hpp" namespace "ovengine" nogil:
     cdef cppclass ShapedOutput:
         vector[int64_t] shape
         vector[byte] data
+        vector[string] text
 
     cdef cppclass Executor:
         void infer(uint32_t binding, byte** inputs, byte** outputs) except +
@@ -58,7 +63,7 @@ cdef extern from "openvino_executor.hpp" namespace "ovengine" nogil:
         const vector[NativePort]& outputs()
         size_t constant_bytes()
         cbool has_state()
-        shared_ptr[NativeGraph] reshaped(const cmap[size_t, vector[int64_t]]& shapes) except +
+        shared_ptr[NativeGraph] reshaped(const cmap[size_t, string]& shapes) except +
         string content() except +
         cmap[size_t, optional[int64_t]] layout_batch_axes() except +
         vector[vector[int64_t]] symbolic_batch_axes(const vector[optional[int64_t]]& inputs) except +
@@ -151,6 +156,7 @@ cdef extern from "stats.hpp" namespace "ovengine" nogil:
         Counter requests, rows, batches, failed, cancelled, lost, closed
         Counter reasons[6]
         Histogram queue_ns, inference_ns
+        void add(const LaneStats& other)
 
 cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
     ctypedef struct TimePoint "ovengine::platform::Clock::time_point":
@@ -173,6 +179,8 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     cbool has_state(const CompiledModel& model) except +
     void run_once(const CompiledModel& model, const vector[byte*]& inputs, const vector[byte*]& outputs) except +
 
+    vector[ShapedOutput] run_shaped(const CompiledModel& model, const vector[ShapedInput]& inputs) except +
+
     cdef cppclass Builder:
         Builder()
         vector[size_t] input_row_bytes
@@ -192,8 +200,8 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
         double p50_us, p90_us, p99_us, max_us, mean_us
         uint64_t count
 
-    Percentiles queue_percentiles(const ModelCore& core)
-    Percentiles inference_percentiles(const ModelCore& core)
+    Percentiles queue_percentiles(const vector[shared_ptr[LaneStats]]& lanes)
+    Percentiles inference_percentiles(const vector[shared_ptr[LaneStats]]& lanes)
 
 cdef extern from "request.hpp" namespace "ovengine" nogil:
     int kPriorities

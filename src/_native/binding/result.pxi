@@ -13,6 +13,8 @@ cdef class Result:
     cdef uint32_t _rows
     cdef bint _single
     cdef list _arrays    # copies made so far, per output
+    cdef _Buckets _buckets  # of a sequence that was padded: `_length` is its own
+    cdef int64_t _length
 
     def __init__(self):
         raise TypeError("a Result comes from infer(), result() or await")
@@ -29,6 +31,8 @@ cdef class Result:
         if self._arrays is not None and self._arrays[index] is not None:
             return <cnp.ndarray>self._arrays[index]
         array = self._make(index)
+        if self._buckets is not None:
+            array = self._buckets.cut(array, index, self._length)
         # Views are not kept: they hold this object, and must not be held by it.
         if cnp.PyArray_BASE(array) == NULL:
             if self._arrays is None:
@@ -70,9 +74,17 @@ cdef class Result:
         cdef ShapedOutput* output = &self._ticket.job.shaped_outputs()[index]
         cdef cnp.npy_intp dims[32]
         cdef size_t i
+        cdef int ndim = <int>output.shape.size()
+        if spec.kind == TEXT:
+            return _text_array(output[0])
+        if output.data.empty():
+            return np.empty([output.shape[i] for i in range(output.shape.size())], spec.dtype)
         for i in range(output.shape.size()):
             dims[i] = output.shape[i]
-        array = cnp.PyArray_SimpleNewFromData(<int>output.shape.size(), dims, spec.type_num, <void*>output.data.data())
+        if spec.kind == PACKED:
+            ndim = 1
+            dims[0] = output.data.size()
+        array = cnp.PyArray_SimpleNewFromData(ndim, dims, spec.type_num, <void*>output.data.data())
         cnp.set_array_base(array, self)
         return array
 

@@ -1,7 +1,5 @@
 # Runtime, Graph and Compiled: reading, reshaping and compiling models.
 
-_NUMPY_KINDS = frozenset(("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"))
-
 # The ABI that OpenVINO's own bindings were built with, as pybind11 spells it; asked for a model, they compare.
 _PYBIND11_PLATFORMS = (
     b"system_libstdcpp_gxx_abi_1xxx_use_cxx11_abi_1",
@@ -17,28 +15,21 @@ cdef str _reason(object error):
 
 
 class Port:
-    __slots__ = ("_dtype", "names", "shape")
+    __slots__ = ("dtype", "element_type", "limits", "names", "shape")
 
-    def __init__(self, names, shape, dtype):
+    def __init__(self, names, shape, dtype, element_type, limits):
         self.names = names
         self.shape = shape
-        self._dtype = dtype
+        self.dtype = dtype
+        self.element_type = element_type
+        self.limits = limits
 
     @property
     def name(self):
         return self.names[0]
 
-    @property
-    def dtype(self):
-        if self._dtype not in _NUMPY_KINDS:
-            raise errors.ModelError(
-                f"port {self.name!r} has element type {self._dtype}, which NumPy does not have; "
-                "convert the model to one that it has (a PrePostProcessor can do it)"
-            )
-        return np.dtype(self._dtype)
-
     def __repr__(self):
-        return f"Port({self.name!r}, shape={self.shape}, dtype={self._dtype})"
+        return f"Port({self.name!r}, shape={self.shape}, element_type={self.element_type})"
 
 
 cdef tuple _ports(const vector[NativePort]& ports):
@@ -47,7 +38,11 @@ cdef tuple _ports(const vector[NativePort]& ports):
     for i in range(ports.size()):
         names = tuple([ports[i].names[j].decode() for j in range(ports[i].names.size())])
         shape = tuple([ports[i].shape[j] for j in range(ports[i].shape.size())]) if ports[i].rank_is_static else None
-        result.append(Port(names, shape, ports[i].dtype.decode()))
+        limits = tuple([(ports[i].least[j], ports[i].most[j]) for j in range(ports[i].least.size())])
+        element_type = ports[i].element_type.decode()
+        if ports[i].dtype.empty():
+            raise errors.ModelError(f"port {names[0]!r} has no element type")
+        result.append(Port(names, shape, np.dtype(ports[i].dtype.decode()), element_type, limits))
     return tuple(result)
 
 
@@ -97,11 +92,9 @@ cdef class Graph:
         return self.native.get().has_state()
 
     def reshaped(self, shapes):
-        cdef cmap[size_t, vector[int64_t]] native_shapes
-        cdef vector[int64_t] dimensions
+        cdef cmap[size_t, string] native_shapes
         for key, shape in shapes.items():
-            dimensions = [int(length) for length in shape]
-            native_shapes[_port_index(self.inputs, key, "input")] = dimensions
+            native_shapes[_port_index(self.inputs, key, "input")] = _utf8(f"[{','.join(map(str, shape))}]")
         try:
             with nogil:
                 reshaped = self.native.get().reshaped(native_shapes)
@@ -206,6 +199,8 @@ cdef class Compiled:
     def run(self, inputs):
         cdef vector[byte*] native_inputs, native_outputs
         kept = []
+        if any([port.shape is None or -1 in port.shape for port in (*self.inputs, *self.outputs)]):
+            return self._run_shaped(inputs)
         for array, port in zip(inputs, self.inputs, strict=True):
             array = np.asarray(array, dtype=port.dtype, order="C")  # which leaves scalars alone
             if array.shape != port.shape:
@@ -220,6 +215,30 @@ cdef class Compiled:
                 run_once(self.native.get()[0], native_inputs, native_outputs)
         except RuntimeError as error:
             raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
+        return outputs
+
+    cdef list _run_shaped(self, object inputs):
+        cdef vector[ShapedInput] shaped
+        cdef ShapedInput one
+        cdef vector[ShapedOutput] found
+        cdef size_t i
+        kept = []
+        for array, port in zip(inputs, self.inputs, strict=True):
+            array = np.ascontiguousarray(array, dtype=port.dtype)
+            kept.append(array)
+            one.data = <byte*>cnp.PyArray_DATA(<cnp.ndarray>array)
+            one.shape = array.shape
+            shaped.push_back(one)
+        try:
+            with nogil:
+                found = run_shaped(self.native.get()[0], shaped)
+        except RuntimeError as error:
+            raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
+        outputs = []
+        for i in range(found.size()):
+            array = np.empty(tuple(found[i].shape), self.outputs[i].dtype)
+            memcpy(cnp.PyArray_DATA(<cnp.ndarray>array), found[i].data.data(), found[i].data.size())
+            outputs.append(array)
         return outputs
 
 
@@ -381,6 +400,8 @@ cdef vector[NativePort] _native_ports(object ports) except *:
         port.names = [_utf8(name)]
         port.shape = [int(length) for length in shape]
         port.dtype = b"f4"
+        port.element_type = b"f32"
+        port.bits = 32
         port.rank_is_static = True
         result.push_back(port)
     return result

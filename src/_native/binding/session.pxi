@@ -46,8 +46,9 @@ cdef class Session:
             self._check_open()
             if self._native == NULL:
                 return model._submit(inputs, Terms(), not copy, may_wait)
-            kept = _kept_arrays(model._prepare(inputs, &rows, &single), model._inputs, rows, copy)
-            shaped = _shaped_inputs(kept)
+            arrays = model._prepare(inputs, &rows, &single)
+            kept = _kept_arrays(arrays, model._inputs, rows, copy)
+            shaped = _shaped_inputs(kept, arrays, model._inputs)
             while True:
                 admission = model.core.get().submit_in_session(self._native[0], shaped, ticket, lane < 0)
                 if admission == Admission.ok:

@@ -235,7 +235,7 @@ class Model {
     }
     std::unique_ptr<Executor> make_executor(std::uint32_t size) const {
         const auto port = [&](const char* name, std::size_t length) {
-            return Port{{name}, {size, static_cast<std::int64_t>(length)}, true, "f4"};
+            return Port{{name}, {size, static_cast<std::int64_t>(length)}, true, "f4", "f32", 32};
         };
         auto fake = std::make_shared<FakeCompiled>(std::vector(setup.inputs, port("x", width)),
                                                    std::vector{port("y", out_width)}, setup.behavior)

@@ -390,6 +390,28 @@ TEST("a histogram collects counts, sum and maximum") {
     CHECK_EQ(histogram->max(), 1000u);
 }
 
+TEST("the figures of two lanes add up") {
+    const auto total = std::make_unique<LaneStats>(), other = std::make_unique<LaneStats>();
+    for (LaneStats* lane : {total.get(), other.get()}) {
+        lane->requests.add(2);
+        lane->rows.add(5);
+        lane->reasons[LaneStats::bulk].add(1);
+    }
+    total->queue_ns.add(1000);
+    other->queue_ns.add(3);
+    other->queue_ns.add(2000);
+    total->add(*other);
+    CHECK_EQ(total->requests.load(), 4u);
+    CHECK_EQ(total->rows.load(), 10u);
+    CHECK_EQ(total->reasons[LaneStats::bulk].load(), 2u);
+    std::array<std::uint64_t, Histogram::kBuckets> buckets{};
+    total->queue_ns.collect(buckets);
+    CHECK_EQ(buckets[3], 1u);
+    CHECK_EQ(buckets[Histogram::index(1000)], 1u);
+    CHECK_EQ(total->queue_ns.sum(), 3003u);
+    CHECK_EQ(total->queue_ns.max(), 2000u);
+}
+
 // --- Policies ---
 
 TEST("priority takes the first idle lane, round robin the next one") {

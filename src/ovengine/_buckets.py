@@ -1,0 +1,203 @@
+"""Padding buckets: requests of nearby lengths are padded to one length, so that they share batches.
+
+The caller says which inputs have the sequence axis, and what they are padded with. `prove` runs made-up sequences of
+several lengths, alone and padded: bucketing is refused unless the answers are the same, once what belongs to the
+padding is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ovengine.errors import ConfigError, OvengineError
+
+if TYPE_CHECKING:
+    from ovengine._core import Compiled, Graph, Port
+
+__all__ = ["Buckets"]
+
+Array = np.ndarray[Any, Any]
+
+# Other kernels run for other lengths; the rest is rounding of f32, relative to the largest value.
+TOLERANCE = 1e-3
+# Rows of a trial: two that differ tell whether an output says anything.
+TRIAL_ROWS = 2
+# Integers may be indices or flags, of which only small ones are safe.
+MOST = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Lengths that one input is padded to.
+
+    lengths: ascending; a longer request runs as it is.
+    pad: the value that fills the rest. It has to mean "nothing here" to the model: 0 in an attention mask.
+    axis: of the sequence.
+    """
+
+    lengths: Sequence[int]
+    pad: float = 0
+    axis: int = 1
+
+    def __post_init__(self) -> None:
+        lengths = tuple(self.lengths)
+        if not lengths or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in lengths):
+            raise ConfigError(f"bucket lengths are integers of at least 1, not {self.lengths!r}")
+        if list(lengths) != sorted(set(lengths)):
+            raise ConfigError(f"bucket lengths must be ascending, not {list(lengths)}")
+        if isinstance(self.axis, bool) or not isinstance(self.axis, int) or self.axis < 1:
+            raise ConfigError(f"the sequence axis is an integer of at least 1 (axis 0 counts rows), not {self.axis!r}")
+        object.__setattr__(self, "lengths", lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucketing:
+    """What `buckets` means for a model: for each input its axis (0: none) and pad value; the lengths of all."""
+
+    lengths: tuple[int, ...]
+    axes: tuple[int, ...]
+    pads: tuple[float, ...]
+
+    def shape(self, index: int, shape: Sequence[int], length: int) -> tuple[int, ...]:
+        """A shape of input `index` with that length of the sequence."""
+        axis = self.axes[index]
+        return tuple(length if axis and i == axis else n for i, n in enumerate(shape))
+
+
+def bucketing(graph: Graph, buckets: Mapping[str | int, Buckets | Sequence[int]]) -> Bucketing:
+    """For that model. Raises ConfigError when the inputs and axes do not fit it."""
+    names = {name: index for index, port in enumerate(graph.inputs) for name in port.names}
+    found: dict[int, Buckets] = {}
+    for key, value in buckets.items():
+        index = names.get(key) if isinstance(key, str) else key
+        if index is None or not 0 <= index < len(graph.inputs):
+            raise ConfigError(f"buckets: the model has no input {key!r}; it has {', '.join(names)}")
+        found[index] = value if isinstance(value, Buckets) else Buckets(value)
+        port, axis = graph.inputs[index], found[index].axis
+        if port.shape is None or axis >= len(port.shape) or port.shape[axis] >= 0:
+            raise ConfigError(f"buckets: input {port.name!r} {port.shape} has no dynamic axis {axis}")
+        if not _holds(port.dtype, found[index].pad):
+            raise ConfigError(f"buckets: input {port.name!r} of {port.dtype} cannot hold the pad {found[index].pad!r}")
+    lengths = {tuple(one.lengths) for one in found.values()}
+    if len(lengths) != 1:
+        raise ConfigError(f"buckets: all inputs must have the same lengths, not {sorted(lengths)}")
+    for index, port in enumerate(graph.inputs):
+        for axis, dimension in enumerate(port.shape or ()):
+            if axis > 0 and dimension < 0 and (index not in found or axis != found[index].axis):
+                raise ConfigError(
+                    f"buckets: axis {axis} of input {port.name!r} is dynamic as well; give its length in `shapes`, or "
+                    "buckets for it"
+                )
+    count = range(len(graph.inputs))
+    return Bucketing(
+        lengths.pop(),
+        tuple(found[i].axis if i in found else 0 for i in count),
+        tuple(found[i].pad if i in found else 0 for i in count),
+    )
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    try:
+        return dtype.kind == "f" or bool(np.full((), value, dtype) == value)
+    except (OverflowError, TypeError, ValueError):
+        return False
+
+
+def prove(plan: Bucketing, compiled: Compiled) -> tuple[int, ...]:
+    """The sequence axis of each output, 0 where it has none.
+
+    Args:
+        plan: what to pad.
+        compiled: the model for sequences of any length, in f32 where the device can.
+
+    Raises ConfigError: padded sequences get other answers, or no trial tells.
+    """
+    axes: list[int] = [0] * len(compiled.outputs)
+    silent = {port.name for port in compiled.outputs}
+    failure = ""
+    for inputs in _draws(compiled.inputs):
+        for length, bucket in _trials(plan.lengths):
+            x = [draw(plan.shape(i, _lengths(port), length)) for i, (draw, port) in enumerate(inputs)]
+            try:
+                alone, padded = compiled.run(x), compiled.run(_padded(plan, x, bucket))
+            except OvengineError as error:  # numbers that are no valid indices, say
+                failure = str(error)
+                break
+            if not all(np.isfinite(y).all() for y in alone if y.dtype.kind == "f"):
+                continue  # nor is this a comparison
+            for index, (port, y, z) in enumerate(zip(compiled.outputs, alone, padded, strict=True)):
+                axis = _sequence_axis(port, y, z, length, bucket)
+                axes[index] = max(axes[index], axis)
+                kept = np.take(z, range(length), axis) if axis else z
+                if not _same(y, kept):
+                    raise ConfigError(
+                        f"buckets: output {port.name!r} of a sequence of {length} differs when it is padded to "
+                        f"{bucket}; the model does not ignore the padding"
+                    )
+                if not _same(y[:1], y[1:]):
+                    silent.discard(port.name)
+    if silent:
+        raise ConfigError(
+            f"buckets: output {min(silent)!r} is the same for all sequences that were tried, so nothing shows that "
+            f"padding does not change it{f' ({failure})' if failure else ''}"
+        )
+    return tuple(axes)
+
+
+def _trials(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """A length and the bucket it is padded to: nearly full, and half empty; of the shortest and the longest bucket."""
+    pairs = {(length, n) for n in (lengths[0], lengths[-1]) for length in (n - 1, n // 2) if length >= 1}
+    yield from sorted(pairs or {(lengths[0], lengths[0])})
+
+
+def _draws(ports: Sequence[Port]) -> Iterator[list[tuple[Any, Port]]]:
+    """Inputs of made-up numbers: each input in turn varies while the other integers are ones, as a mask should be."""
+    rng = np.random.default_rng(0)
+
+    def draw(port: Port, varies: bool, shape: tuple[int, ...]) -> Array:
+        if port.dtype.kind == "f":
+            return rng.uniform(-1, 1, shape).astype(port.dtype)
+        return (rng.integers(1, MOST, shape, endpoint=True) if varies else np.ones(shape)).astype(port.dtype)
+
+    for varied in ports:
+        yield [((lambda shape, p=port, v=port is varied: draw(p, v, shape)), port) for port in ports]
+
+
+def _lengths(port: Port) -> tuple[int, ...]:
+    assert port.shape is not None
+    return (TRIAL_ROWS if port.shape[0] < 0 else port.shape[0], *port.shape[1:])
+
+
+def _padded(plan: Bucketing, arrays: list[Array], bucket: int) -> list[Array]:
+    found = []
+    for axis, pad, array in zip(plan.axes, plan.pads, arrays, strict=True):
+        widths = [(0, bucket - array.shape[axis] if axis and i == axis else 0) for i in range(array.ndim)]
+        found.append(np.pad(array, widths, constant_values=pad))
+    return found
+
+
+def _sequence_axis(port: Port, alone: Array, padded: Array, length: int, bucket: int) -> int:
+    """The axis on which the shapes differ by the padding; 0 when they do not."""
+    if alone.ndim == padded.ndim:
+        axes = [i for i in range(alone.ndim) if alone.shape[i] != padded.shape[i]]
+        if not axes:
+            return 0
+        if len(axes) == 1 and axes[0] > 0 and (alone.shape[axes[0]], padded.shape[axes[0]]) == (length, bucket):
+            return axes[0]
+    raise ConfigError(
+        f"buckets: output {port.name!r} has shape {alone.shape} for a sequence of {length} and {padded.shape} for one "
+        f"padded to {bucket}: nothing says which part belongs to the sequence"
+    )
+
+
+def _same(a: Array, b: Array) -> bool:
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    scale = float(np.abs(a).max(initial=0.0))
+    return bool(np.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE * scale))

@@ -1,0 +1,49 @@
+"""Shapes as callers spell them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ovengine.config import Shape, Shapes
+from ovengine.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from ovengine._core import Graph
+
+_DIMENSION = re.compile(r"\?|-1|\d+|\d*\.\.\d*")
+
+
+def by_input(graph: Graph, shapes: Shapes) -> dict[str | int, tuple[str, ...]]:
+    """The shape asked for of each input concerned, by its index, as OpenVINO's PartialShape spells dimensions.
+
+    Raises InputError for an input that the model does not have, ConfigError for what is no shape.
+    """
+    if not isinstance(shapes, Mapping):
+        if len(graph.inputs) != 1:
+            raise InputError(f"shapes must be a mapping by input name: the model has {len(graph.inputs)} inputs")
+        shapes = {0: shapes}
+    names = {name: index for index, port in enumerate(graph.inputs) for name in port.names}
+    found: dict[str | int, tuple[str, ...]] = {}
+    for key, shape in shapes.items():
+        index = names.get(key) if isinstance(key, str) else key
+        if index is None or not 0 <= index < len(graph.inputs):
+            raise InputError(f"shapes: the model has no input {key!r}; it has {', '.join(names)}")
+        found[index] = dimensions(shape)
+    return found
+
+
+def dimensions(shape: Shape) -> tuple[str, ...]:
+    """`[-1, 3, "1..64"]`, `"[?,3,1..64]"` or an `openvino.PartialShape` as ('-1', '3', '1..64'). Raises ConfigError."""
+    if isinstance(shape, Sequence) and not isinstance(shape, str):
+        parts = [str(dimension).strip() for dimension in shape]
+    else:
+        text = str(shape).strip().removeprefix("[").removesuffix("]")
+        parts = [part.strip() for part in text.split(",")] if text else []
+    for part in parts:
+        if not _DIMENSION.fullmatch(part):
+            raise ConfigError(
+                f"{part!r} in the shape {shape!r} is no dimension; give a length, -1 for any, or bounds such as '1..64'"
+            )
+    return tuple(parts)
