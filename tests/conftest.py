@@ -16,6 +16,14 @@ from ovengine import _core
 pytest_plugins = ["ovengine.testing"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests learn about models stays among them, also in the processes that they start."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OVENGINE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_model() -> Callable[[str], Path]:
     """Path of a real model or clip by its name in `models.REAL`; skips where its package is missing.

@@ -99,7 +99,7 @@ def test_dynamic_dimensions_need_a_shape_of_the_data(
 def test_rows_for_a_model_without_rows_are_refused(
     real_model: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bench", *QUICK, "-m", str(real_model("silero_vad")), "-b", "4"]) == 1
+    assert main(["bench", *QUICK, "-m", str(real_model("text_direction")), "-b", "4"]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "-b 4" in err

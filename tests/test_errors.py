@@ -37,6 +37,7 @@ BUILT_IN = {
 PUBLIC = [
     "BatchPlan",
     "Blob",
+    "CacheWarning",
     "Cancelled",
     "ConfigError",
     "DeadlineExceeded",
@@ -87,7 +88,7 @@ def test_each_error_is_also_the_builtin_that_a_user_would_catch(name: str) -> No
 
 
 def test_the_tree_is_complete_and_drawn_in_the_docstring() -> None:
-    assert set(errors.__all__) == {*BUILT_IN, "OvengineError", "PluginWarning"}
+    assert set(errors.__all__) == {*BUILT_IN, "CacheWarning", "OvengineError", "PluginWarning"}
     drawn = re.findall(r"[├└]── (\w+) +([\w.]+)", errors.__doc__ or "")
     assert {name: base.rpartition(".")[2] for name, base in drawn} == {
         name: base.__name__ for name, base in BUILT_IN.items()

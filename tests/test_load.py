@@ -393,12 +393,14 @@ def test_a_face_detector_that_folds_its_batch_axis_runs_row_by_row(
         np.testing.assert_allclose(boxes, plain(source, x[row : row + 1])[0][0], rtol=1e-3, atol=1e-2)
 
 
-def test_a_voice_detector_whose_state_has_another_batch_axis_runs_whole(
+def test_a_voice_detector_whose_state_has_another_batch_axis_runs_rows(
     load: Callable[..., ovengine.Model], real_model: Callable[[str], Path]
 ) -> None:
     model = load(real_model("silero_vad"))
-    assert model.plan.mode == "whole"
-    assert "no common batch dimension" in why(model, "batch axis")
+    assert model.plan.mode == "rows"
+    assert [tensor.shape for tensor in model.inputs] == [(-1, 576), (2, -1, 128)]
+    assert [tensor.batch_axis for tensor in (*model.inputs, *model.outputs)] == [0, 1, 0, 1]
+    assert "batch axis of input 0, state 1, output 0, stateN 1" in why(model, "batch axis")
     result = model({"input": np.zeros((1, 576), np.float32), "state": np.zeros((2, 1, 128), np.float32)})
     assert result[1].shape == (2, 1, 128)
 
@@ -465,10 +467,11 @@ def test_an_output_that_is_the_same_for_all_rows_proves_nothing(load: Callable[.
     assert model.plan.ladder == (1,)
 
 
-def test_a_parameter_of_the_model_beside_its_rows_is_no_batch(load: Callable[..., ovengine.Model]) -> None:
+def test_a_parameter_of_the_model_beside_its_rows_is_shared_by_them(load: Callable[..., ovengine.Model]) -> None:
     x, factor = parameter("x", [-1, 8]), parameter("factor", [1])
     model = load(model_of({"y": ops.multiply(x, factor)}, [x, factor]))
-    assert model.plan.mode == "dynamic"
+    assert model.plan.mode == "rows"
+    assert [tensor.batch_axis for tensor in model.inputs] == [0, None]
     rows = np.ones((3, 8), np.float32)
     np.testing.assert_allclose(model({"x": rows, "factor": np.full(1, 2, np.float32)})["y"], rows * 2)
 

@@ -177,14 +177,15 @@ def test_magika_is_right_in_fixed_batches(real_model: Find) -> None:
         same(model.infer_rows(x), expected)
 
 
-# -- no batch axis: whole requests ------------------------------------------------------------------------------------
+# -- another batch axis -----------------------------------------------------------------------------------------------
 
 
-def test_silero_runs_whole_and_each_caller_carries_its_own_state(real_model: Find) -> None:
+@pytest.mark.parametrize("options", [{}, {"batcher": "none"}, {"batcher": "fixed", "max_batch_size": 8}])
+def test_silero_is_batched_and_each_caller_carries_its_own_state(real_model: Find, options: dict[str, Any]) -> None:
     source = real_model("silero_vad")
-    with ready(ovengine.load(source, config=EXACT)) as model:
-        assert model.plan.mode == "whole"
-        assert [port.shape for port in model.inputs] == [(1, 576), (2, 1, 128)]
+    with ready(ovengine.load(source, config=EXACT, **options)) as model:
+        assert model.plan.mode == "rows"
+        assert [port.shape for port in model.inputs] == [(-1, 576), (2, -1, 128)]
 
         def stream(seed: int) -> None:
             run = reference(source)
@@ -200,10 +201,37 @@ def test_silero_runs_whole_and_each_caller_carries_its_own_state(real_model: Fin
                 state, expected_state = result["stateN"], expected["stateN"]
 
         in_threads(each(stream, range(4)))
+
+
+def test_silero_takes_rows_wherever_its_axis_is(real_model: Find) -> None:
+    source = real_model("silero_vad")
+    run = reference(source)
+    rng = np.random.default_rng(0)
+    audio: Array = rng.standard_normal((11, 576), np.float32) / 10
+    state: Array = rng.standard_normal((2, 11, 128), np.float32)
+    expected = [list(run(audio[i : i + 1], state[:, i : i + 1]).values()) for i in range(11)]
+    together = {"output": np.concatenate([output for output, _ in expected])}
+    together["stateN"] = np.concatenate([state for _, state in expected], axis=1)
+    with ready(ovengine.load(source, config=EXACT, batcher="fixed", max_batch_size=4)) as model:
+        for result in (model([audio, state]), model.infer_rows([audio, state]), model.submit([audio, state]).result()):
+            same(result, together)
+            assert result["stateN"].shape == (2, 11, 128)
+        few = model({"state": np.asfortranarray(state[:, :3]), "input": audio[:3]})
+        np.testing.assert_allclose(few["stateN"], together["stateN"][:, :3], rtol=1e-4, atol=1e-5)
+        single = model([audio[5], state[:, 5]])
+        np.testing.assert_allclose(single["stateN"], together["stateN"][:, 5], rtol=1e-4, atol=1e-5)
+        assert single["output"].shape == (1,)
+        with model.lease(3) as lease:
+            assert lease["state"].shape == (2, 3, 128)
+            lease["input"][...] = audio[:3]
+            lease["state"][...] = state[:, :3]
+            same(lease.submit().result(), {name: array[:3] for name, array in together.items() if name == "output"})
         with pytest.raises(
-            ovengine.InputError, match=r"input 'input' has shape \(2, 576\); the model takes \(1, 576\)"
+            ovengine.InputError, match=r"\(3, 2, 128\); the model takes \(2, n, 128\) or \(2, 128\) for"
         ):
-            model([np.zeros((2, 576), np.float32), np.zeros((2, 1, 128), np.float32)])
+            model([audio[:3], state[:, :3].transpose(1, 0, 2)])
+        with pytest.raises(ovengine.InputError, match=r"number of rows: shapes \(3, 576\) and \(2, 4, 128\)"):
+            model([audio[:3], state[:, :4]])
 
 
 # -- dynamic shapes ---------------------------------------------------------------------------------------------------

@@ -13,10 +13,12 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "cpu_budget.hpp"
 #include "deadline_keeper.hpp"
 #include "dispatcher.hpp"
 #include "failpoint.hpp"
@@ -47,19 +49,24 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     struct LaneConfig {
         std::uint32_t device;
         std::vector<std::unique_ptr<Executor>> executors;  // one per ladder size
+        std::uint32_t cpus = 0;                            // that one inference keeps busy
     };
     struct Options {
         Dispatcher::Options queue;
+        std::shared_ptr<CpuBudget> budget{};  // shared with other models; null: no limit
     };
 
     ModelCore(RowLayout layout, CostTable costs, std::vector<LaneConfig> lanes, Options options)
         : ladder_(std::make_shared<const Ladder>(std::move(costs), lanes.size())),
-          dispatcher_(std::move(layout), ladder_->capacity(), options.queue) {
+          dispatcher_(std::move(layout), ladder_->capacity(), options.queue),
+          budget_(std::move(options.budget)) {
         if (lanes.empty() || lanes.size() > IdleLanes::kMaxLanes)
             throw std::invalid_argument("a model runs on 1 to 64 lanes");
-        for (auto& lane : lanes)
+        for (auto& lane : lanes) {
             lanes_.push_back(std::make_unique<LaneThread>(static_cast<std::uint32_t>(lanes_.size()), lane.device,
                                                           Rungs(ladder_, std::move(lane.executors)), dispatcher_));
+            if (budget_ != nullptr) lanes_.back()->cpus = std::min(lane.cpus, budget_->cpus());
+        }
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
         wake_rows_.store(ladder_->wake_rows(), std::memory_order_relaxed);
         set_shortest_run();
@@ -226,8 +233,14 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         if (dispatcher_.holds_batches() || dispatcher_.approx_waiting() > 0) return -1;
         const std::uint64_t idle = idle_.load();
         if (idle == 0) return -1;
-        const std::uint32_t lane = choose(idle, 1);
-        return idle_.try_take(lane) ? static_cast<int>(lane) : -1;
+        const std::uint32_t index = choose(idle, 1);
+        if (!idle_.try_take(index)) return -1;
+        LaneThread& lane = *lanes_[index];
+        if (lane.cpus != 0 && !budget_->try_take(lane.cpus)) {
+            put_back(index);
+            return -1;
+        }
+        return static_cast<int>(index);
     }
     // Runs what is due, the caller's rows included unless another lane has them, and gives the lane back.
     void run_borrowed(int index) {
@@ -245,17 +258,14 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         platform::Clock::time_point due;
         while (!ticket.job->all_handed_out() && dispatcher_.take(lane.work, due, true) == Dispatcher::Taken::work) {
             lane.lane.run(lane.work);
-            if (platform::Clock::now() >= until) break;
+            if (platform::Clock::now() >= until || (lane.cpus != 0 && budget_->wanted())) break;
         }
         return_lane(index);
     }
     void return_lane(int index) noexcept {
         const auto lane = static_cast<std::uint32_t>(index);
-        idle_.put(lane);
-        OVENGINE_FAILPOINT("ModelCore::return_lane, put");
-        // Others may have counted on this lane: its own thread goes on with what they left.
-        if ((dispatcher_.has_work(false) || stopping_.load(std::memory_order_seq_cst)) && idle_.try_take(lane))
-            signal(lane);
+        if (lanes_[lane]->cpus != 0) budget_->give_back(lanes_[lane]->cpus);
+        put_back(lane);
     }
 
     // --- Jobs ---
@@ -495,9 +505,21 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         explicit LaneThread(Args&&... args) : lane(std::forward<Args>(args)...) {}
         Lane lane;
         Work work;
+        // Of the CPU budget: how much, and until when while others wait; 0: it has none at the moment.
+        std::uint32_t cpus = 0;
+        std::int64_t share_until_ns = 0;
         // 1: the lane was handed to its thread. Apart from the lane's own data, which its owner writes.
         alignas(platform::kNoSharing) std::atomic<std::uint32_t> signal{0};
     };
+
+    // Of a lane that was taken out of the set and is not at work.
+    void put_back(std::uint32_t lane) noexcept {
+        idle_.put(lane);
+        OVENGINE_FAILPOINT("ModelCore::return_lane, put");
+        // Others may have counted on this lane: its own thread goes on with what they left.
+        if ((dispatcher_.has_work(false) || stopping_.load(std::memory_order_seq_cst)) && idle_.try_take(lane))
+            signal(lane);
+    }
 
     std::shared_ptr<const Ladder> ladder() const {
         const std::lock_guard lock(ladder_mutex_);
@@ -519,6 +541,22 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         dispatcher_.set_shortest_run_ns(static_cast<std::int64_t>(ladder_->costs().run_us(1) * 1e3));
     }
 
+    // Before work, and after each piece of it: a share of the CPU budget, in turns with the lanes of other models.
+    void take_share(LaneThread& lane) {
+        if (lane.cpus == 0) return;
+        if (lane.share_until_ns != 0) {
+            if (!budget_->wanted() || lane.lane.ended_ns() < lane.share_until_ns) return;
+            give_share_back(lane);
+        }
+        budget_->take(lane.cpus);
+        lane.share_until_ns = now_ns() + CpuBudget::kSlice.count();
+    }
+    void give_share_back(LaneThread& lane) noexcept {
+        if (lane.share_until_ns == 0) return;
+        lane.share_until_ns = 0;
+        budget_->give_back(lane.cpus);
+    }
+
     // Signals are for the application's own threads.
     static void block_signals() noexcept {
         sigset_t all;
@@ -528,10 +566,12 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
 
     void run_lane(std::uint32_t index) {
         block_signals();
+        pthread_setname_np(pthread_self(), ("ovengine " + std::to_string(index)).c_str());  // for top, gdb, perf
         LaneThread& lane = *lanes_[index];
         std::int64_t refine_at_ns = now_ns() + kRefineInterval.count();
         for (;;) {
             platform::Clock::time_point until;
+            take_share(lane);
             const std::uint32_t limits = dispatcher_.limits_epoch();
             const auto taken = dispatcher_.take(lane.work, until, closing());
             if (taken == Dispatcher::Taken::work) {
@@ -542,6 +582,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
                 }
                 continue;
             }
+            give_share_back(lane);
             if (taken == Dispatcher::Taken::nothing && stopping_.load(std::memory_order_seq_cst)) break;
             const bool holding = taken == Dispatcher::Taken::hold;
             OVENGINE_FAILPOINT("ModelCore::run_lane, before put");
@@ -659,6 +700,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     mutable std::mutex ladder_mutex_;
     std::shared_ptr<const Ladder> ladder_;
     Dispatcher dispatcher_;
+    const std::shared_ptr<CpuBudget> budget_;
     std::vector<std::unique_ptr<LaneThread>> lanes_;
     std::unique_ptr<Policy> policy_;
     std::uint64_t all_lanes_ = 0;

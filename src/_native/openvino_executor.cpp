@@ -7,6 +7,8 @@
 #include <sstream>
 #include <typeinfo>
 
+#include "openvino_graph.hpp"
+
 namespace ovengine {
 namespace {
 
@@ -187,6 +189,15 @@ std::shared_ptr<Graph> Graph::reshaped(const std::map<std::size_t, Dimensions>& 
     return std::make_shared<Graph>(std::make_shared<const Impl>(copy));
 }
 
+std::string Graph::content() const { return ovengine::content(*impl_->model); }
+std::map<std::size_t, Axis> Graph::layout_batch_axes() const { return ovengine::layout_batch_axes(*impl_->model); }
+std::vector<std::vector<std::int64_t>> Graph::symbolic_batch_axes(const std::vector<Axis>& inputs) const {
+    return ovengine::symbolic_batch_axes(*impl_->model, inputs);
+}
+std::shared_ptr<Graph> Graph::batch_first(const std::vector<Axis>& inputs, const std::vector<Axis>& outputs) const {
+    return std::make_shared<Graph>(std::make_shared<const Impl>(ovengine::batch_first(*impl_->model, inputs, outputs)));
+}
+
 struct Runtime::Impl {
     ov::Core core;
 };
@@ -250,8 +261,13 @@ std::shared_ptr<CompiledModel> Runtime::import_blob(const std::string& blob, con
     return std::make_shared<OpenvinoCompiled>(impl_->core.import_model(stream, device, to_any_map(properties)));
 }
 
+std::shared_ptr<CompiledModel> adopt_compiled(const void* model) {
+    return std::make_shared<OpenvinoCompiled>(*static_cast<const ov::CompiledModel*>(model));
+}
+
 std::string openvino_version() { return ov::get_openvino_version().buildNumber; }
 
 const void* openvino_model_type_info() { return &typeid(ov::Model); }
+const void* openvino_compiled_model_type_info() { return &typeid(ov::CompiledModel); }
 
 }  // namespace ovengine

@@ -1,8 +1,10 @@
-// The OpenVINO side: reading, reshaping and compiling models. Its .cpp is the only file that includes openvino.
+// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp and openvino_graph.* include openvino.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -10,6 +12,9 @@
 #include "executor.hpp"
 
 namespace ovengine {
+
+// An axis of a shape, or none.
+using Axis = std::optional<std::int64_t>;
 
 // A model before compilation; immutable. Wraps a shared ov::Model.
 class Graph {
@@ -23,6 +28,11 @@ class Graph {
     bool has_state() const;
     // A reshaped copy; keys are input indices. Throws std::runtime_error with OpenVINO's reason.
     std::shared_ptr<Graph> reshaped(const std::map<std::size_t, Dimensions>& shapes) const;
+    // See openvino_graph.hpp.
+    std::string content() const;
+    std::map<std::size_t, Axis> layout_batch_axes() const;
+    std::vector<std::vector<std::int64_t>> symbolic_batch_axes(const std::vector<Axis>& inputs) const;
+    std::shared_ptr<Graph> batch_first(const std::vector<Axis>& inputs, const std::vector<Axis>& outputs) const;
     const Impl& impl() const { return *impl_; }
 
   private:
@@ -54,8 +64,12 @@ class Runtime {
     std::unique_ptr<Impl> impl_;
 };
 
+// `model` is an `ov::CompiledModel*`; the result shares what it stands for, and outlives it.
+std::shared_ptr<CompiledModel> adopt_compiled(const void* model);
+
 std::string openvino_version();
-// The std::type_info of ov::Model, for pybind11's conduit.
+// The std::type_info of ov::Model and ov::CompiledModel, for pybind11's conduit.
 const void* openvino_model_type_info();
+const void* openvino_compiled_model_type_info();
 
 }  // namespace ovengine

@@ -28,6 +28,7 @@ from ovengine._core import Future, Lease, Result, as_completed, wait
 from ovengine.config import Hint
 from ovengine.engine import Engine, load
 from ovengine.errors import (
+    CacheWarning,
     Cancelled,
     ConfigError,
     DeadlineExceeded,
@@ -58,6 +59,7 @@ from ovengine.plugins import Plugins
 __all__ = [
     "BatchPlan",
     "Blob",
+    "CacheWarning",
     "Cancelled",
     "ConfigError",
     "DeadlineExceeded",

@@ -1,82 +1,136 @@
-"""Finds out whether rows of different requests may share an inference.
+"""Finds the batch axis of each input and output, by what the shapes say; `_proof` then shows it on values.
 
-Two steps. `examine` looks at shapes: all inputs and outputs must have a leading batch dimension, and reshaping to a
-batch of two must change nothing else. `probe` then runs the model: a row's result must not depend on its neighbours,
-and must equal what the row gets alone. A model that passes the first step may still fail the second (a softmax over
-the wrong axis, say), and one that cannot be judged counts as failed: it runs unbatched, and right.
+An input is batched (each row of a request has its own part of it, along one axis) or shared (all rows of a request see
+the whole of it). Guesses come from layouts and from the dimensions that may vary; a guess is right when the model takes
+one, two and three rows, as `ov::set_batch` would give it, and each output grows by the same along one axis, which is
+its batch axis. The symbol of the batch dimension says the same where all operators on the way keep it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ovengine.errors import ModelError, OvengineError
+from ovengine._proof import brief
+from ovengine.errors import ModelError
 from ovengine.plan import BatchAxis, Mode
 
 if TYPE_CHECKING:
-    from ovengine._core import Compiled, Graph, Port
+    from ovengine._core import Graph, Port
 
-Array = np.ndarray[Any, Any]
+Axes = tuple["int | None", ...]
 
-# Kernels for another batch size may add in another order; the rest is rounding of f32, relative to the largest value.
-SAME_ROW_TOLERANCE = 1e-3
-# The same kernel at the same batch size repeats itself; this only allows for the last bits.
-NEIGHBOUR_TOLERANCE = 1e-6
-# Rows that differ by less than this tell nothing about which of them a result belongs to.
-DISTINCT_TOLERANCE = 1e-4
-# Neighbours are replaced by rows this much larger, so that even a small leak shows.
-NEIGHBOUR_SCALE = 100.0
+# Each costs a few shape inferences.
+MOST_GUESSES = 16
 
 
 def examine(graph: Graph) -> BatchAxis:
-    """What the shapes say; `batchable` is then still to be confirmed by `probe`."""
-    inputs, outputs = graph.inputs, graph.outputs
-    static = not any(_is_dynamic(port) for port in (*inputs, *outputs))
-    as_it_is: Mode = "whole" if static else "dynamic"
+    """What the shapes say; `batchable` is then still to be confirmed by `_proof`."""
+    as_it_is: Mode = "dynamic" if any(_is_dynamic(port) for port in (*graph.inputs, *graph.outputs)) else "whole"
     if graph.has_state:
-        return BatchAxis(as_it_is, False, "the model keeps state between inferences")
-    if not inputs:
-        return BatchAxis(as_it_is, False, "the model has no inputs")
-    for port in inputs:
+        return BatchAxis(as_it_is, False, "the model keeps state between inferences", "state")
+    if not graph.inputs:
+        return BatchAxis(as_it_is, False, "the model has no inputs", "input shapes")
+    for port in graph.inputs:
         if port.shape is None:
-            return BatchAxis("dynamic", False, f"input {port.name!r} has a dynamic rank")
-        for axis, dimension in enumerate(port.shape):
-            if axis > 0 and dimension < 0:
-                return BatchAxis(
-                    "dynamic", False, f"input {port.name!r} has a dynamic dimension {axis} (`shapes` can fix it)"
-                )
-    leading = {port.shape[0] if port.shape else None for port in inputs}
-    if len(leading) > 1 or None in leading:
-        shown = ", ".join(f"{port.name} {_show(port.shape)}" for port in inputs)
-        return BatchAxis(as_it_is, False, f"the inputs have no common batch dimension ({shown})")
-    original = leading.pop()
+            return BatchAxis("dynamic", False, f"input {port.name!r} has a dynamic rank", "input shapes")
+    tried: list[BatchAxis] = []
+    for axes in itertools.islice(_guesses(graph), MOST_GUESSES):
+        axis = _try(graph, axes, as_it_is)
+        if axis.outputs:
+            return axis
+        tried.append(axis)
+    if tried:
+        return tried[0]
+    shown = ", ".join(f"{port.name} {_show(port.shape)}" for port in graph.inputs)
+    return BatchAxis(as_it_is, False, f"the inputs have no common batch dimension ({shown})", "input shapes")
+
+
+def _guesses(graph: Graph) -> Iterable[Axes]:
+    """Batch axes of the inputs, the most plausible first: as few shared inputs as can be, and axes to the front."""
+    shapes = [port.shape or () for port in graph.inputs]
+    layouts = graph.layout_batch_axes()
+    leading = {shape[0] for shape in shapes if shape}
+    # Where dimensions are dynamic these may vary, and no others. Else it is the size that all have in front, or 1.
+    rows = -1 if any(d < 0 for shape in shapes for d in shape) else leading.pop() if len(leading) == 1 else 1
+    choices: list[list[int | None]] = []
+    for index, shape in enumerate(shapes):
+        batched: list[int | None] = [axis for axis, dimension in enumerate(shape) if dimension == rows]
+        if index in layouts:
+            choices.append([layouts[index]])
+        else:
+            choices.append(batched if batched and rows < 0 else [*batched, None])
+    guesses = [axes for axes in itertools.product(*choices) if any(axis is not None for axis in axes)]
+    return sorted(guesses, key=lambda axes: (axes.count(None), sum(axis or 0 for axis in axes)))
+
+
+def _try(graph: Graph, axes: Axes, as_it_is: Mode) -> BatchAxis:
+    """Whether the outputs move with the batch, when it is on these axes of the inputs."""
+
+    def no(check: str, why: str, mode: Mode = as_it_is) -> BatchAxis:
+        return BatchAxis(mode, False, why, check, axes)
+
+    for port, batch in zip(graph.inputs, axes, strict=True):
+        for axis, dimension in enumerate(port.shape or ()):
+            if dimension < 0 and axis != batch:
+                why = f"input {port.name!r} has a dynamic dimension {axis} (`shapes` can fix it)"
+                return no("input shapes", why, "dynamic")
     try:
-        single = graph if original == 1 else with_batch(graph, 1)
+        single = _with_rows(graph, 1, axes)
     except ModelError as error:
-        return BatchAxis(as_it_is, False, f"the model refuses a batch of 1: {brief(error)}")
+        return no("reshape", f"the model refuses a batch of 1: {brief(error)}")
     for port in single.outputs:
         if _is_dynamic(port):
-            return BatchAxis("dynamic", False, f"the shape of output {port.name!r} depends on the values of the inputs")
-        if not port.shape or port.shape[0] != 1:
-            return BatchAxis(as_it_is, False, f"output {port.name!r} {_show(port.shape)} has no batch dimension of 1")
-    if original != 1:
-        # A caller of a model with such a shape may mean its rows to be seen together, unless `probe` says otherwise.
-        unbatched: Mode = as_it_is
-    else:
-        unbatched = "rows"
+            why = f"the shape of output {port.name!r} depends on the values of the inputs"
+            return no("output shapes", why, "dynamic")
+        if 1 not in (port.shape or ()):
+            return no("output shapes", f"output {port.name!r} {_show(port.shape)} has no batch dimension of 1")
+    # One row at a time is right for a model made for one row. A caller of any other may mean its rows to be seen
+    # together, unless the proof says otherwise.
+    in_front = not any(axes) and None not in axes and all(port.shape and port.shape[0] == 1 for port in single.outputs)
+    unbatched: Mode = "rows" if single is graph and in_front else as_it_is
     try:
-        double = with_batch(graph, 2)
+        double, triple = (_with_rows(graph, rows, axes) for rows in (2, 3))
     except ModelError as error:
-        return BatchAxis(unbatched, False, f"the model refuses a batch of 2: {brief(error)}")
-    for one, two in zip(single.outputs, double.outputs, strict=True):
-        assert one.shape is not None
-        if two.shape != (2, *one.shape[1:]):
-            shown = f"{_show(one.shape)} becomes {_show(two.shape)}"
-            return BatchAxis(unbatched, False, f"output {one.name!r} does not keep the batch axis: {shown} for 2 rows")
-    return BatchAxis(unbatched, True, "inputs and outputs keep a leading batch dimension")
+        return no("reshape", f"the model refuses a larger batch: {brief(error)}", unbatched)
+    outputs: list[int] = []
+    for ports in zip(single.outputs, double.outputs, triple.outputs, strict=True):
+        moving = _moving_axis([port.shape for port in ports])
+        if moving is None:
+            shown = f"{_show(ports[0].shape)} becomes {_show(ports[1].shape)}"
+            why = f"output {ports[0].name!r} does not keep the batch axis: {shown} for 2 rows"
+            return no("output shapes", why, unbatched)
+        outputs.append(moving)
+    why = f"{_describe(graph, axes, outputs)}, {_evidence(graph, axes, outputs)}"
+    return BatchAxis(unbatched, True, why, None, axes, tuple(outputs))
+
+
+def _moving_axis(shapes: Sequence[tuple[int, ...] | None]) -> int | None:
+    """The only axis whose dimension is 1, 2, 3 in turn, where all others stay; None when there is no such."""
+    if len({len(shape or ()) for shape in shapes}) > 1:
+        return None
+    by_axis = list(zip(*(shape or () for shape in shapes), strict=True))
+    moving = [axis for axis, dimensions in enumerate(by_axis) if len(set(dimensions)) > 1]
+    return moving[0] if len(moving) == 1 and by_axis[moving[0]] == (1, 2, 3) else None
+
+
+def _evidence(graph: Graph, inputs: Axes, outputs: Sequence[int]) -> str:
+    """Symbols tell for any number of rows, but get lost in some operators; shapes for the numbers that were tried."""
+    try:
+        symbolic = list(graph.symbolic_batch_axes(inputs))
+    except ModelError:
+        symbolic = []
+    return "by symbols and shapes" if symbolic == [(axis,) for axis in outputs] else "by shapes"
+
+
+def _describe(graph: Graph, inputs: Axes, outputs: Sequence[int]) -> str:
+    if not any((*inputs, *outputs)) and None not in inputs:
+        return "inputs and outputs keep a leading batch dimension"
+    ports = zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True)
+    return "batch axis of " + ", ".join(
+        f"{port.name} {'none: shared' if axis is None else axis}" for port, axis in ports
+    )
 
 
 def examine_ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> BatchAxis:
@@ -89,105 +143,21 @@ def examine_ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> BatchAxis:
     return BatchAxis("rows" if made_for_one else "whole", False, why)
 
 
-def with_batch(graph: Graph, size: int) -> Graph:
-    """The graph with `size` rows in every input. Raises ModelError when it refuses."""
+def with_batch(graph: Graph, size: int, axis: BatchAxis) -> Graph:
+    """The graph for `size` rows, the batch axis of each input and output first. Raises ModelError when it refuses."""
+    rows = _with_rows(graph, size, axis.inputs)
+    return rows.batch_first(axis.inputs, axis.outputs) if any((*axis.inputs, *axis.outputs)) else rows
+
+
+def _with_rows(graph: Graph, size: int, axes: Axes) -> Graph:
     shapes: dict[str | int, tuple[int, ...]] = {}
-    for index, port in enumerate(graph.inputs):
-        assert port.shape is not None
-        shapes[index] = (size, *port.shape[1:])
-    if all(port.shape == shapes[index] for index, port in enumerate(graph.inputs)):
+    for index, (port, axis) in enumerate(zip(graph.inputs, axes, strict=True)):
+        if axis is not None:
+            assert port.shape is not None
+            shapes[index] = (*port.shape[:axis], size, *port.shape[axis + 1 :])
+    if all(graph.inputs[int(index)].shape == shape for index, shape in shapes.items()):
         return graph
     return graph.reshaped(shapes)
-
-
-def probe(single: Compiled, batched: Compiled, rows: int) -> str | None:
-    """Run both with made-up rows. Returns why rows must not share an inference, or None when they may.
-
-    Args:
-        single: the model compiled for one row, in f32 where the device can.
-        batched: the same for `rows` rows, at least 2.
-        rows: rows of `batched`.
-
-    A row may neither change when its neighbours do, nor differ from what it gets alone. An output that is the same
-    for all rows proves nothing, so other inputs are tried, and it counts as a failure if none makes a difference.
-    """
-    silent = {port.name for port in single.outputs}
-    try:
-        for draw in _draws(single.inputs):
-            x = [draw(port, rows) for port in single.inputs]
-            y = batched.run(x)
-            telling = {p.name for p, array in zip(single.outputs, y, strict=True) if _tells_rows_apart(array)}
-            if not telling & silent:
-                continue  # the checks, which take several times as long, would show nothing new
-            problem = _check(single, batched, x, y, draw, rows)
-            if problem is not None:
-                return problem
-            silent -= telling
-            if not silent:
-                return None
-    except (OvengineError, TypeError, ValueError) as error:
-        return f"a trial run failed: {brief(error)}"
-    return f"output {min(silent)!r} is the same for all rows that were tried, so nothing shows that they stay apart"
-
-
-def _check(single: Compiled, batched: Compiled, x: list[Array], y: list[Array], draw: Draw, rows: int) -> str | None:
-    names = [port.name for port in single.outputs]
-    for row in range(rows):
-        alone = single.run([array[row : row + 1] for array in x])
-        for name, together, expected in zip(names, y, alone, strict=True):
-            if not _same(together[row : row + 1], expected, SAME_ROW_TOLERANCE):
-                return f"output {name!r} of a row differs between a batch of 1 and a batch of {rows}"
-    half = rows // 2
-    for kept, replaced in ((slice(0, half), slice(half, rows)), (slice(half, rows), slice(0, half))):
-        changed = [array.copy() for array in x]
-        for port, array in zip(single.inputs, changed, strict=True):
-            array[replaced] = _enlarged(draw(port, rows)[replaced])
-        for name, before, after in zip(names, y, batched.run(changed), strict=True):
-            if not _same(before[kept], after[kept], NEIGHBOUR_TOLERANCE):
-                return f"output {name!r} of a row depends on the other rows of its batch"
-    return None
-
-
-Draw = Callable[["Port", int], Array]
-
-
-def _draws(inputs: Iterable[Port]) -> Iterator[Draw]:
-    """Ways to make up inputs, from harmless to wide: integers may be indices, of which only 0 and 1 are safe."""
-    rng = np.random.default_rng(0)
-
-    def draw(port: Port, rows: int, low: float, high: float, most: int) -> Array:
-        assert port.shape is not None
-        shape = (rows, *port.shape[1:])
-        if port.dtype.kind == "f":
-            return rng.uniform(low, high, shape).astype(port.dtype)
-        if port.dtype.kind in "iu":
-            return rng.integers(0, most, shape, endpoint=True).astype(port.dtype)
-        if port.dtype.kind == "b":
-            return rng.integers(0, 2, shape).astype(port.dtype)
-        raise TypeError(f"input {port.name!r} is of type {port.dtype}")
-
-    for low, high, most in ((-1.0, 1.0, 1), (0.0, 1.0, 9), (-100.0, 100.0, 100)):
-        yield lambda port, rows, low=low, high=high, most=most: draw(port, rows, low, high, most)  # type: ignore[misc]
-
-
-def _enlarged(array: Array) -> Array:
-    """Replacement neighbours; integers stay as drawn, since larger ones may be no valid indices."""
-    return array * array.dtype.type(NEIGHBOUR_SCALE) if array.dtype.kind == "f" else array
-
-
-def _same(a: Array, b: Array, tolerance: float) -> bool:
-    if a.shape != b.shape:
-        return False
-    if a.dtype.kind != "f":
-        return bool(np.array_equal(a, b))
-    finite = np.abs(b[np.isfinite(b)])
-    scale = float(finite.max()) if finite.size else 0.0
-    return bool(np.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
-
-
-def _tells_rows_apart(array: Array) -> bool:
-    """Whether at least two rows differ by more than rounding."""
-    return any(not _same(array[:1], array[row : row + 1], DISTINCT_TOLERANCE) for row in range(1, len(array)))
 
 
 def _is_dynamic(port: Port) -> bool:
@@ -196,9 +166,3 @@ def _is_dynamic(port: Port) -> bool:
 
 def _show(shape: tuple[int, ...] | None) -> str:
     return "of dynamic rank" if shape is None else f"[{','.join('?' if d < 0 else str(d) for d in shape)}]"
-
-
-def brief(error: BaseException) -> str:
-    """The last line of OpenVINO's reason, where what matters is."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 from ovengine._batch_axis import with_batch
-from ovengine._core import Compiled, Graph, Runtime
+from ovengine._core import Compiled, Graph, Runtime, openvino_version
+from ovengine.config import CORE_PROPERTIES
 from ovengine.errors import ModelError, PropertyError
 from ovengine.hookspecs import Blob
-from ovengine.plan import DevicePlan
+from ovengine.plan import BatchAxis, DevicePlan
 
 PRECISION = "INFERENCE_PRECISION_HINT"
 # Lanes that are measured together: enough to meet on a shared cache, without a compilation for each of many cores.
@@ -27,16 +30,23 @@ Value = TypeVar("Value")
 class Compiler:
     """Compiles one model for the lanes of its devices.
 
-    `rows` is a batch size, or None for the model as it is (modes `whole` and `dynamic`, and blobs).
+    `rows` is a batch size, or None for the model as it is (modes `whole` and `dynamic`, and blobs). At a batch size the
+    batch axis, which `axis` tells, is the first one of each input and output.
     """
 
     def __init__(
-        self, runtime: Runtime, model: Graph | Blob, devices: Sequence[DevicePlan], config: Mapping[str, Any]
+        self,
+        runtime: Runtime,
+        model: Graph | Blob,
+        devices: Sequence[DevicePlan],
+        config: Mapping[str, Any],
+        axis: BatchAxis | None = None,
     ) -> None:
         self.devices = tuple(devices)
         self._runtime = runtime
         self._model = model
         self._config = config
+        self._axis = axis
         self._graphs: dict[int, Graph] = {}
         self._compiled: dict[tuple[int, int, int | None], Compiled] = {}
         self._seconds: dict[int | None, float] = {}
@@ -100,6 +110,37 @@ class Compiler:
         except Exception:  # a device may lack the property; the plan then just does not show it
             return "unknown"
 
+    def identity(self, device: int = 0) -> dict[str, Any] | None:
+        """What a model's results depend on, as (part of) the key of a cache entry; None when it cannot be told.
+
+        How many streams, threads and requests there are is left out: rows do not depend on it.
+        """
+        content = self._content
+        if content is None:
+            return None
+        plan = self.devices[device]
+        try:
+            hardware = str(self._runtime.device_property(plan.device, "FULL_DEVICE_NAME"))
+        except PropertyError:
+            hardware = ""
+        left_out = CORE_PROPERTIES | {"NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT_NUM_REQUESTS"}
+        return {
+            "model": content,
+            "device": f"{plan.device} {hardware}",
+            "axes": None if self._axis is None else [self._axis.inputs, self._axis.outputs],
+            "properties": {name: str(value) for name, value in plan.properties.items() if name not in left_out},
+            "openvino": openvino_version,
+        }
+
+    @cached_property
+    def _content(self) -> str | None:
+        """A hash of the model."""
+        try:
+            content = self._model.data if isinstance(self._model, Blob) else self._model.content()
+        except ModelError:
+            return None
+        return hashlib.sha256(content).hexdigest()
+
     def lanes(self, ladder: Sequence[int | None]) -> Lanes:
         """What NativeModel takes: for each lane its device and its compiled models by batch size."""
         self.between_steps()
@@ -122,7 +163,8 @@ class Compiler:
         if rows is None:
             return self._model
         if rows not in self._graphs:
-            self._graphs[rows] = with_batch(self._model, rows)
+            assert self._axis is not None
+            self._graphs[rows] = with_batch(self._model, rows, self._axis)
         return self._graphs[rows]
 
     def _compile(self, rows: int | None, plan: DevicePlan) -> Compiled:

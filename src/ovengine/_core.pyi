@@ -52,6 +52,16 @@ class Graph:
         """True when the model keeps variables between inferences (ReadValue/Assign)."""
     def reshaped(self, shapes: Mapping[str | int, Sequence[int]]) -> Graph:
         """A reshaped copy; dimensions of -1 are dynamic. Raises ModelError when the graph refuses."""
+    def content(self) -> bytes:
+        """The structure and a hash of the weights: equal for models that compute the same by the same graph. Raises
+        ModelError when a node cannot be written as IR."""
+    def layout_batch_axes(self) -> dict[int, int | None]:
+        """Input index -> its batch axis, or None when it has none; of inputs that have a layout."""
+    def symbolic_batch_axes(self, inputs: Sequence[int | None]) -> tuple[tuple[int, ...], ...]:
+        """For each output the axes that carry the symbol of the batch, given the batch axis of each input. Operators
+        may lose it: no axis proves nothing."""
+    def batch_first(self, inputs: Sequence[int | None], outputs: Sequence[int | None]) -> Graph:
+        """A copy with the batch axis of each input and output first, transposed inside where it is another one."""
 
 class Compiled:
     """One compiled model on one device (an `ov::CompiledModel`, or a fake one)."""
@@ -66,6 +76,13 @@ class Compiled:
         """Least seconds of one `infer()`, inputs zeroed, after one warm-up run. Releases the GIL."""
     def run(self, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """One inference outside any lane; copies of all outputs. For probes at load time."""
+
+class CpuBudget:
+    """CPUs that the lanes of several models keep busy together, in turns of 2 ms where they are short."""
+
+    def __init__(self, cpus: int) -> None: ...
+    @property
+    def cpus(self) -> int: ...
 
 class Runtime:
     """Owns an `ov::Core`. Thread-safe; every call that can take long releases the GIL."""
@@ -84,6 +101,8 @@ class Runtime:
         """An ONNX model, or the text of an IR with its weights, held in memory."""
     def adopt(self, model: object) -> Graph:
         """An `openvino.Model`, shared with its owner and never written to; no copy of the weights."""
+    def adopt_compiled(self, model: object) -> Compiled:
+        """An `openvino.CompiledModel`, shared with its owner. Raises ModelError for anything else."""
     def compile(self, graph: Graph, device: str, properties: Mapping[str, Any]) -> Compiled: ...
     def import_blob(self, blob: bytes, device: str, properties: Mapping[str, Any]) -> Compiled: ...
 
@@ -118,6 +137,8 @@ class NativeModel:
         max_queue_size: int | None = None,
         max_queue_delay_us: int = 0,
         queue_full_action: str | None = None,
+        budget: CpuBudget | None = None,
+        threads: Sequence[int] = (),
     ) -> None:
         """Start the lanes.
 
@@ -132,6 +153,8 @@ class NativeModel:
         max_queue_size: requests that may wait behind the slots; None: as many as the core has room for.
         queue_full_action: `reject` (QueueFull) or `block` (the caller waits); None rejects where a max_queue_size is
             given.
+        budget: what the lanes of several models keep to; None for no limit.
+        threads: CPUs that an inference of each lane takes of the budget.
         """
     def install(self, *, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], cost_us: Mapping[int, float]) -> None:
         """Another ladder, while requests run. The same lanes, each with the compiled models of the sizes that it does

@@ -16,8 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovengine import _batch_axis
+from ovengine._cache import Cache
 from ovengine._compiler import Compiler, Lanes
-from ovengine._core import Graph, Port, Runtime
+from ovengine._core import CpuBudget, Graph, Port, Runtime
+from ovengine._proof import TRIAL_RUN, Proof
+from ovengine._verify import verify_ladder, verify_model
 from ovengine.config import LoadOptions, available_memory_bytes, check_properties
 from ovengine.errors import (
     ConfigError,
@@ -47,9 +50,6 @@ BUILTIN_LOADERS = ("blob", "ir", "onnx", "openvino", "frontend")
 NATIVE_POLICIES = ("priority", "round_robin")
 # Of the memory that is free, for the weights of all compiled batch sizes together.
 MEMORY_SHARE = 0.25
-# Rows of the trial batch, unless a compiled size up to MOST_TRIAL_ROWS is at hand.
-TRIAL_ROWS = 4
-MOST_TRIAL_ROWS = 16
 
 
 class _Unmeasured(BaseException):
@@ -64,16 +64,17 @@ class Planner:
         plugins: Plugins,
         runtime: Runtime,
         devices: Sequence[str],
-        cpu_budget: int,
+        budget: CpuBudget,
         options: LoadOptions,
         turn: threading.Lock,
     ) -> None:
         self.plugins = plugins
         self.runtime = runtime
         self.available_devices = tuple(devices)
-        self.cpu_budget = cpu_budget
+        self.budget = budget
         self.options = options
         self.turn = turn
+        self.cache = Cache(options.cache_directory)
         self.decisions = [Decision(*note) for note in options.notes]
 
     def load(
@@ -95,15 +96,17 @@ class Planner:
         loaded = self.read(source, loader)
         model = loaded if isinstance(loaded, Blob) else self.reshape(loaded)
         devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
-        compiler = Compiler(self.runtime, model, devices, self.options.config)
         if isinstance(model, Blob):
+            compiler = Compiler(self.runtime, model, devices, self.options.config)
             compiled = compiler.compiled(None)
             axis = _batch_axis.examine_ports(compiled.inputs, compiled.outputs)
         else:
-            axis = self.confirm_single(compiler, _batch_axis.examine(model))
+            axis = _batch_axis.examine(model)
+            compiler = Compiler(self.runtime, model, devices, self.options.config, axis)
+            axis = self.confirm_single(compiler, axis)
         name = name or default_name(source, model)
         if not axis.batchable:
-            self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+            self.decide("batcher", "none", f"rows are not put together: {axis}")
             return self.start(compiler, axis, self._unbatched(), policy, name)
         assert isinstance(model, Graph)
         made_for_one = axis.mode == "rows"
@@ -198,7 +201,7 @@ class Planner:
             num_requests=self.options.num_requests,
             graph=graph,
             available_devices=self.available_devices,
-            cpu_budget=self.cpu_budget,
+            cpu_budget=self.budget.cpus,
             runtime=self.runtime,
         )
         try:
@@ -239,10 +242,9 @@ class Planner:
         try:
             compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
         except InferenceError as error:
-            return replace(axis, batchable=False, why=str(error))
+            return replace(axis, batchable=False, why=str(error), failed=TRIAL_RUN)
         # One row at a time is right for a model made for one row; for any other it needs the trial, too.
-        problem = None if axis.mode == "rows" else self._trial(compiler, ())
-        return axis if problem is None else replace(axis, batchable=False, why=problem)
+        return axis if axis.mode == "rows" else _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
 
     def plan_batches(
         self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None, proven: bool
@@ -250,12 +252,15 @@ class Planner:
         """Batch sizes that pay and are right."""
         batch = batch or self._ask_batcher(batcher, compiler, graph, axis)
         assert batch is not None
-        problem = None if proven or batch.ladder == (1,) else self._trial(compiler, batch.ladder)
-        if problem is None:
+        if batch.ladder != (1,):
+            if not proven:
+                axis = _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
+            if axis.batchable:
+                axis = _outcome(axis, verify_ladder(compiler, batch.ladder, self.options.verify, self.cache))
+        if axis.batchable:
             self.decide("batcher", batcher.name, batch.why)
             return axis, batch
-        axis = replace(axis, batchable=False, why=problem)
-        self.decide("batcher", "none", f"rows are not put together: {axis.why}")
+        self.decide("batcher", "none", f"rows are not put together: {axis}")
         return axis, self._unbatched()
 
     def _unbatched(self) -> BatchPlan:
@@ -314,15 +319,6 @@ class Planner:
                 raise PluginError(f"plan returned a cost of {cost} us for {size} rows")
         return replace(batch, cost_us=cost_us)
 
-    def _trial(self, compiler: Compiler, ladder: tuple[int, ...]) -> str | None:
-        """Run rows alone and together; why they must not run together, or None."""
-        at_hand = (size for size in ladder if 1 < size <= MOST_TRIAL_ROWS)
-        rows = next(at_hand, TRIAL_ROWS)
-        try:
-            return _batch_axis.probe(compiler.in_f32(1), compiler.in_f32(rows), rows)
-        except ModelError as error:
-            return f"the trial batch of {rows} could not be compiled: {_batch_axis.brief(error)}"
-
     # -- start --------------------------------------------------------------------------------------------------------
 
     def start(self, compiler: Compiler, axis: BatchAxis, batch: BatchPlan, policy: SchedulerPolicy, name: str) -> Model:
@@ -337,11 +333,11 @@ class Planner:
         plan = self.plan(compiler, lanes, axis, batch, policy, name)
         if not isinstance(native, str):
             try:
-                return Model.start(plan, lanes, native)
+                return Model.start(plan, lanes, native, self.budget)
             except Exception as error:  # the core refuses the capsule: its name, version or size
                 policy = self._fall_back(policy, error)
                 plan = replace(plan, scheduler=policy.name)
-        return Model.start(plan, lanes, policy.native)
+        return Model.start(plan, lanes, policy.native, self.budget)
 
     def start_and_prepare(
         self,
@@ -387,8 +383,8 @@ class Planner:
     ) -> Plan:
         """What was decided so far, in one value."""
         example = next(iter(lanes[0][1].values()))
-        inputs = _tensors(example.inputs, axis.mode)
-        outputs = _tensors(example.outputs, axis.mode)
+        inputs = _tensors(example.inputs, axis.mode, axis.inputs)
+        outputs = _tensors(example.outputs, axis.mode, axis.outputs)
         return Plan(
             name=name,
             inputs=inputs,
@@ -402,7 +398,8 @@ class Planner:
             memory_bytes=_memory_bytes(compiler, batch, (*inputs, *outputs)),
             max_queue_size=self.options.max_queue_size,
             queue_full_action=self.options.queue_full_action,
-            decisions=(Decision("batch axis", axis.mode, axis.why), *self.decisions),
+            decisions=(Decision("batch axis", axis.mode, str(axis)), *self.decisions),
+            axis=axis,
         )
 
     def _native_policy(self, policy: SchedulerPolicy) -> tuple[SchedulerPolicy, object]:
@@ -434,9 +431,17 @@ def _check_ranks(ports: Sequence[Port]) -> None:
             raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")
 
 
-def _tensors(ports: Sequence[Port], mode: Mode) -> tuple[TensorInfo, ...]:
+def _outcome(axis: BatchAxis, proof: Proof) -> BatchAxis:
+    why = f"{axis.why}; {proof.why}" if proof.holds and proof.why else proof.why
+    return replace(axis, batchable=proof.holds, why=why or axis.why, failed=proof.failed)
+
+
+def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:
+    """Of compiled models, whose batch axis is the first one in mode `rows`."""
     _check_ranks(ports)
-    return tuple(TensorInfo.of(port, batch_axis=mode == "rows") for port in ports)
+    if mode != "rows":
+        return tuple(TensorInfo.of(port) for port in ports)
+    return tuple(TensorInfo.of(port, axis) for port, axis in zip(ports, axes or [0] * len(ports), strict=True))
 
 
 def _memory_bytes(compiler: Compiler, batch: BatchPlan, tensors: Sequence[TensorInfo]) -> int:

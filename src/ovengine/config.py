@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ovengine import _spellings
 from ovengine.errors import ConfigError, PropertyError
@@ -16,9 +16,19 @@ from ovengine.errors import ConfigError, PropertyError
 if TYPE_CHECKING:
     from ovengine._core import Runtime
 
-__all__ = ["Hint", "LoadOptions", "Shapes", "available_cpus", "check_integer", "check_properties", "close_matches"]
+__all__ = [
+    "Hint",
+    "LoadOptions",
+    "Shapes",
+    "Verify",
+    "available_cpus",
+    "check_integer",
+    "check_properties",
+    "close_matches",
+]
 
 Shapes = Mapping[str | int, Sequence[int]] | Sequence[int]
+Verify = Literal["always", "cached", "off"]
 
 # What becomes of a request for which the queue has no room, in any case. As Triton's timeout_action.
 QUEUE_FULL_ACTIONS = ("reject", "block")
@@ -73,6 +83,8 @@ class LoadOptions:
     max_queue_size: int | None = None
     queue_full_action: str | None = None
     shapes: Shapes | None = None
+    cache_dir: str | os.PathLike[str] | None = "auto"
+    verify: Verify = "cached"
     num_requests: int | None = field(default=None, init=False)
     notes: tuple[tuple[str, str, str], ...] = field(default=(), init=False)
 
@@ -95,6 +107,17 @@ class LoadOptions:
         self._take_auto_batching(config)
         self._take_num_requests(config)
         self._set("config", MappingProxyType(config))
+        if self.cache_dir is not None and not isinstance(self.cache_dir, (str, os.PathLike)):
+            raise ConfigError(f"cache_dir must be a folder, 'auto' or None, not {self.cache_dir!r}")
+        if self.verify not in get_args(Verify):
+            raise ConfigError(f"verify must be one of {', '.join(get_args(Verify))}, not {self.verify!r}")
+
+    @property
+    def cache_directory(self) -> Path | None:
+        """Where to keep what is learned about models; None for nowhere."""
+        if self.cache_dir is None:
+            return None
+        return user_cache() if self.cache_dir == "auto" else Path(self.cache_dir)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -172,6 +195,19 @@ class LoadOptions:
             self._set("max_batch_size", count)
             spelling = f"PERFORMANCE_HINT_NUM_REQUESTS={count}"
             self._set("notes", (*self.notes, ("max_batch_size", str(count), spelling)))
+
+
+def user_cache() -> Path | None:
+    """OVENGINE_CACHE_DIR, or `ovengine` in the user's cache folder; None where there is no such folder."""
+    if own := os.environ.get("OVENGINE_CACHE_DIR"):
+        return Path(own)
+    # Of the XDG base directories: a path that is not absolute is to be ignored.
+    if os.path.isabs(base := os.environ.get("XDG_CACHE_HOME", "")):
+        return Path(base, "ovengine")
+    try:
+        return Path.home() / ".cache" / "ovengine"
+    except RuntimeError:
+        return None
 
 
 def check_integer(name: str, value: object, least: int, most: int | None = None) -> None:

@@ -25,11 +25,13 @@ without knowing ovengine.
     └── ForkedError             RuntimeError        used in a child of the process that loaded it
 
     PluginWarning (UserWarning)                     a plugin failed and a built-in took its place
+    CacheWarning (UserWarning)                      an entry of the cache cannot be read or written
 """
 
 import concurrent.futures
 
 __all__ = [
+    "CacheWarning",
     "Cancelled",
     "ConfigError",
     "DeadlineExceeded",
@@ -136,3 +138,7 @@ class ForkedError(OvengineError, RuntimeError):
 
 class PluginWarning(UserWarning):
     """A plugin failed; the text names it, says why, and what is used in its place."""
+
+
+class CacheWarning(UserWarning):
+    """Something in the cache cannot be read or written; it counts as not there."""

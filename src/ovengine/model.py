@@ -22,7 +22,7 @@ from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from ovengine._core import Compiled, Future, Inputs, NativeModel, Result
+from ovengine._core import Compiled, CpuBudget, Future, Inputs, NativeModel, Result
 from ovengine._limits import UNCHANGED, Unchanged, changed_limits
 from ovengine._preparation import Preparation
 from ovengine.errors import ConfigError, EngineClosed, QueueFull
@@ -100,14 +100,24 @@ class Model(NativeModel):
     _on_close: Callable[[Model], None] | None = None
 
     @classmethod
-    def start(cls, plan: Plan, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], policy: object) -> Model:
+    def start(
+        cls,
+        plan: Plan,
+        lanes: Sequence[tuple[str, Mapping[int, Compiled]]],
+        policy: object,
+        budget: CpuBudget | None = None,
+    ) -> Model:
         """Start the lanes of a plan; used by `load` and `ovengine.testing`.
 
         Args:
             plan: what `lanes` were compiled for.
             lanes: for each lane of the plan its device and its compiled models by batch size.
             policy: the name of a built-in kind, or a PyCapsule named `ovengine.policy`.
+            budget: CPUs that the lanes share with those of other models; None for no limit.
         """
+        threads = [lane.threads for lane in plan.lanes]
+        if budget is not None and sum(threads) > budget.cpus:
+            budget = None  # more than there are is what somebody asked for
         ladder_cost_us = {size: plan.batch.cost_us.get(size, 0.0) for size in plan.ladder}
         model = cls(
             name=plan.name,
@@ -120,6 +130,8 @@ class Model(NativeModel):
             max_queue_size=plan.max_queue_size,
             max_queue_delay_us=plan.batch.max_queue_delay_us,
             queue_full_action=plan.queue_full_action,
+            budget=budget,
+            threads=threads,
         )
         model._plan = plan
         model._preparation = Preparation(plan.name)
@@ -257,10 +269,10 @@ class Model(NativeModel):
         as it is when the iterator is closed early.
         """
         limit = self._window(window)
-        submit = partial(self.submit, priority=priority, group=group)
+        terms = {"priority": priority, "group": group}
         if ordered:
-            return self._map_in_order(iterable, limit, submit)
-        return self._map_as_completed(iterable, limit, submit)
+            return self._map_in_order(iterable, limit, terms)
+        return self._map_as_completed(iterable, limit, terms)
 
     def amap(
         self,
@@ -315,20 +327,20 @@ class Model(NativeModel):
             raise ConfigError(f"window must be None or an integer of at least 1, not {window!r}")
         return window
 
-    def _map_in_order(self, iterable: Iterable[Inputs], window: int, submit: Submit) -> Iterator[Result]:
+    def _map_in_order(self, iterable: Iterable[Inputs], window: int, terms: Mapping[str, Any]) -> Iterator[Result]:
         pending: deque[Future] = deque()
         try:
             for inputs in iterable:
                 while pending and (len(pending) >= window or pending[0].done()):
                     yield pending.popleft().result()
-                pending.append(_submit_when_room(submit, inputs, pending))
+                pending.append(self._submit_when_room(inputs, pending, **terms))
             while pending:
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
 
-    def _map_as_completed(self, iterable: Iterable[Inputs], window: int, submit: Submit) -> Iterator[Result]:
+    def _map_as_completed(self, iterable: Iterable[Inputs], window: int, terms: Mapping[str, Any]) -> Iterator[Result]:
         pending: dict[Future, None] = {}
         completed: queue.SimpleQueue[Future] = queue.SimpleQueue()
         try:
@@ -337,7 +349,7 @@ class Model(NativeModel):
                     future = completed.get()
                     del pending[future]
                     yield future.result()
-                future = _submit_when_room(submit, inputs, pending)
+                future = self._submit_when_room(inputs, pending, **terms)
                 pending[future] = None
                 future._add_callback(completed.put)
             while pending:
@@ -348,18 +360,17 @@ class Model(NativeModel):
             for future in pending:
                 future.cancel()
 
-
-def _submit_when_room(submit: Submit, inputs: Inputs, pending: Iterable[Future]) -> Future:
-    while True:
-        try:
-            return submit(inputs)
-        except QueueFull:
-            # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
-            unfinished = next((future for future in pending if not future.done()), None)
-            if unfinished is None:
-                time.sleep(RETRY_SECONDS)
-            else:
-                unfinished.exception()
+    def _submit_when_room(self, inputs: Inputs, pending: Iterable[Future], **arguments: Any) -> Future:
+        while True:
+            try:
+                return self.submit(inputs, **arguments)
+            except QueueFull:
+                # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
+                unfinished = next((future for future in pending if not future.done()), None)
+                if unfinished is None:
+                    time.sleep(RETRY_SECONDS)
+                else:
+                    unfinished.exception()
 
 
 def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any]:

@@ -26,21 +26,23 @@ class TensorInfo:
     """One input or output of a model.
 
     `shape` has -1 where a dimension may differ from request to request: the batch axis in mode `rows`, any
-    dimension in mode `dynamic`. It is None when even the rank is dynamic.
+    dimension in mode `dynamic`. It is None when even the rank is dynamic. `batch_axis` is where the rows of requests
+    are in mode `rows`; None where there are none.
     """
 
     name: str
     names: tuple[str, ...]
     shape: tuple[int, ...] | None
     dtype: np.dtype[Any]
+    batch_axis: int | None = None
 
     @classmethod
-    def of(cls, port: Port, *, batch_axis: bool = False) -> TensorInfo:
-        """From a port of a graph; with `batch_axis` the first dimension becomes -1."""
+    def of(cls, port: Port, batch_axis: int | None = None) -> TensorInfo:
+        """From a port of a compiled model; with `batch_axis` its first dimension is shown there, as -1."""
         shape = port.shape
-        if batch_axis and shape:
-            shape = (-1, *shape[1:])
-        return cls(port.name, tuple(port.names), shape, port.dtype)
+        if batch_axis is not None and shape:
+            shape = (*shape[1 : batch_axis + 1], -1, *shape[batch_axis + 1 :])
+        return cls(port.name, tuple(port.names), shape, port.dtype, batch_axis)
 
     @property
     def row_bytes(self) -> int:
@@ -92,17 +94,26 @@ class LanePlan:
 
 @dataclass(frozen=True, slots=True)
 class BatchAxis:
-    """What is known about the first dimension of a model's inputs and outputs.
+    """What is known about the batch dimension of a model's inputs and outputs.
 
     mode: how requests run when rows are not batched together: `rows` (a request of n rows is n inferences),
         `whole` (one inference at the exact static shape) or `dynamic` (one inference at the request's shape).
     batchable: rows of different requests may share an inference. Then requests run in mode `rows`.
     why: the reason, in one line.
+    failed: the name of the check that says that they may not: one of the shapes, or of the trial runs (`_proof`).
+    inputs: the batch axis of each input, as far as it was found; None for one that all rows of a request share.
+    outputs: the batch axis of each output, as far as it was found.
     """
 
     mode: Mode
     batchable: bool
     why: str
+    failed: str | None = None
+    inputs: tuple[int | None, ...] = ()
+    outputs: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"check {self.failed!r} failed: {self.why}" if self.failed else self.why
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,8 @@ class Plan:
     `model.set` replaces the plan by one with other limits; everything else stays as it was when the model was loaded.
 
     precision: INFERENCE_PRECISION_HINT in effect, per device in the order of `devices`.
+    axis: whether rows may share an inference, and the check that failed where they may not; None for a plan that no
+        `load` made.
     memory_bytes: estimate of what the compiled models and their tensors hold: each copy of the weights, and inputs
         and outputs of the largest batch per lane. Work buffers of the device are not counted.
     max_batch_size: rows of a batch at most; None for the largest size of the ladder.
@@ -156,6 +169,7 @@ class Plan:
     decisions: tuple[Decision, ...]
     max_batch_size: int | None = None
     queue_full_action: str | None = None
+    axis: BatchAxis | None = None
 
     @property
     def ladder(self) -> tuple[int, ...]:

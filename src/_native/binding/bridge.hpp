@@ -88,9 +88,12 @@ class Builder {
     std::uint32_t max_queue_size = 0;
     std::int64_t max_queue_delay_ns = 0;
 
-    // Null where install() is to keep the executor that the lane has for this size.
-    void add_lane(std::uint32_t device, const std::vector<std::shared_ptr<CompiledModel>>& ladder) {
-        ModelCore::LaneConfig lane{device, {}};
+    std::shared_ptr<CpuBudget> budget;
+
+    // `ladder`: null where install() is to keep the executor that the lane has for this size. `cpus`: that one
+    // inference keeps busy.
+    void add_lane(std::uint32_t device, const std::vector<std::shared_ptr<CompiledModel>>& ladder, std::uint32_t cpus) {
+        ModelCore::LaneConfig lane{device, {}, cpus};
         for (const auto& compiled : ladder)
             lane.executors.push_back(compiled == nullptr ? nullptr : compiled->make_executor());
         lanes_.push_back(std::move(lane));
@@ -104,6 +107,7 @@ class Builder {
 
     std::shared_ptr<ModelCore> build() {
         ModelCore::Options options;
+        options.budget = budget;
         options.queue = {max_queue_size, max_queue_delay_ns};
         auto core = std::make_shared<ModelCore>(RowLayout{input_row_bytes, output_row_bytes}, CostTable(sizes, cost_us),
                                                 std::move(lanes_), options);

@@ -1,7 +1,7 @@
 # From what a user passes to rows of native memory.
 
 cdef enum Mode:
-    ROWS = 0     # arrays of (n, *row), or (*row,) for one sample
+    ROWS = 0     # arrays of (n, *row), or n at another axis, or (*row,) for one sample
     WHOLE = 1    # exactly the model's shape; one request is one inference
     DYNAMIC = 2  # any shape that fits the model's; each request runs alone
 
@@ -17,6 +17,8 @@ cdef class PortSpec:
     cdef readonly tuple shape       # the whole port; -1 for the batch axis and what is dynamic
     cdef readonly object dtype
     cdef int type_num
+    cdef int axis                   # of the rows in a user's array; here and below it is always the first
+    cdef bint shared                # mode `rows`: all rows of a request see the whole of it; below, each has a copy
     cdef int row_ndim
     cdef cnp.npy_intp row_dims[32]  # NumPy 1.26's limit on dimensions
     cdef size_t row_bytes           # of the whole port in mode `whole`; 0 in mode `dynamic`
@@ -28,7 +30,9 @@ cdef class PortSpec:
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self.type_num = self.dtype.num
-        row = shape[1:] if mode == ROWS else shape
+        self.shared = mode == ROWS and -1 not in shape
+        self.axis = shape.index(-1) if mode == ROWS and not self.shared else 0
+        row = (*shape[:self.axis], *shape[self.axis + 1:]) if mode == ROWS and not self.shared else shape
         if len(row) > 31:
             raise errors.ModelError(f"port {name!r} has {len(row)} dimensions; NumPy has 32 at most")
         self.row_ndim = len(row)
@@ -48,10 +52,9 @@ cdef inline bint _same_dims(const cnp.npy_intp* a, const cnp.npy_intp* b, int co
 
 cdef object _expected(PortSpec spec, int mode):
     row = tuple([spec.row_dims[i] for i in range(spec.row_ndim)])
-    if mode == ROWS:
-        rest = "".join(f", {length}" for length in row)
-        one = f"({row[0]},)" if len(row) == 1 else str(row)
-        return f"(n{rest or ','}) or {one} for one sample"
+    if mode == ROWS and not spec.shared:
+        rows = (*row[:spec.axis], "n", *row[spec.axis:])
+        return f"{rows} or {row} for one sample".replace("'", "")
     return str(spec.shape).replace("-1", "?")
 
 
@@ -120,13 +123,14 @@ cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* s
     """Arrays in the model's order, of the right shapes and castable; how many rows, and whether it is one sample."""
     cdef PortSpec spec
     cdef cnp.ndarray array
+    cdef PortSpec first = None
     cdef int i, ndim
     cdef int64_t n = -1, own
-    cdef int is_single = -1
-    arrays = _in_order(inputs, specs)
+    given = _in_order(inputs, specs)
+    arrays = [None] * len(specs)
     for i in range(len(specs)):
         spec = <PortSpec>specs[i]
-        array = _to_array(arrays[i], spec)
+        array = _to_array(given[i], spec)
         arrays[i] = array
         ndim = cnp.PyArray_NDIM(array)
         if mode == DYNAMIC:
@@ -135,26 +139,28 @@ cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* s
             ):
                 raise _shape_error(array, spec, mode)
             continue
-        if mode == WHOLE:
+        if mode == WHOLE or spec.shared:
             if ndim != spec.row_ndim or not _same_dims(cnp.PyArray_DIMS(array), spec.row_dims, ndim):
                 raise _shape_error(array, spec, mode)
             continue
         if ndim == spec.row_ndim + 1:
-            if not _same_dims(cnp.PyArray_DIMS(array) + 1, spec.row_dims, spec.row_ndim):
+            rows_first = array if spec.axis == 0 else np.moveaxis(array, spec.axis, 0)
+            if not _same_dims(cnp.PyArray_DIMS(rows_first) + 1, spec.row_dims, spec.row_ndim):
                 raise _shape_error(array, spec, mode)
-            own = cnp.PyArray_DIM(array, 0)
+            arrays[i] = rows_first
+            own = cnp.PyArray_DIM(rows_first, 0)
             if own < 1:
                 raise errors.InputError(f"input {spec.name!r} has no rows: its shape is {_shape(array)}")
         elif ndim == spec.row_ndim and _same_dims(cnp.PyArray_DIMS(array), spec.row_dims, ndim):
             own = 0
         else:
             raise _shape_error(array, spec, mode)
-        if i > 0 and own != n:
-            first = <PortSpec>specs[0]
+        if first is not None and own != n:
             raise errors.InputError(
                 f"inputs {first.name!r} and {spec.name!r} differ in their number of rows: "
-                f"shapes {_shape(arrays[0])} and {_shape(array)}"
+                f"shapes {np.shape(given[specs.index(first)])} and {_shape(array)}"
             )
+        first = spec
         n = own
     if n > 0xFFFFFFF:
         raise errors.InputError(f"{n} rows in one request; {0xFFFFFFF} at most")
@@ -192,11 +198,20 @@ cdef int _write(cnp.ndarray array, PortSpec spec, byte* destination) except -1:
     return cnp.PyArray_CopyInto(<cnp.ndarray>target, array)
 
 
-cdef cnp.ndarray _contiguous(cnp.ndarray array, PortSpec spec):
+cdef void _copy_to_rows(byte* destination, PortSpec spec, uint32_t rows) noexcept:
+    """Of a shared input, which is there for the first row: a copy for each of the others."""
+    cdef uint32_t row
+    for row in range(1, rows):
+        memcpy(destination + row * spec.row_bytes, destination, spec.row_bytes)
+
+
+cdef cnp.ndarray _contiguous(cnp.ndarray array, PortSpec spec, uint32_t rows=1):
     """The same rows as native memory: the array itself where possible."""
+    if spec.shared and rows > 1:
+        return np.repeat(np.asarray(array, dtype=spec.dtype)[np.newaxis], rows, axis=0)
     if cnp.PyArray_TYPE(array) == spec.type_num and cnp.PyArray_ISCARRAY_RO(array):
         return array
-    return np.ascontiguousarray(array, dtype=spec.dtype)
+    return np.asarray(array, dtype=spec.dtype, order="C")
 
 
 # For annotations at run time; the stub says what it stands for.

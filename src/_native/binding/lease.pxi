@@ -35,7 +35,7 @@ cdef class Lease:
         if self._arrays[index] is None:
             spec = <PortSpec>self._model._inputs[index]
             ndim = 0
-            if self._model._mode == ROWS:
+            if self._model._mode == ROWS and not spec.shared:
                 dims[0] = self.rows
                 ndim = 1
             for i in range(spec.row_ndim):
@@ -46,7 +46,7 @@ cdef class Lease:
                 <void*>self._model.core.get().destination(self._ticket, index)
             )
             cnp.set_array_base(array, self._model)
-            self._arrays[index] = array
+            self._arrays[index] = np.moveaxis(array, 0, spec.axis) if spec.axis else array
         return self._arrays[index]
 
     def submit(self):
@@ -58,6 +58,8 @@ cdef class Lease:
             self.release()
             raise _closed_error(model)
         self._seal()
+        if model._has_shared:
+            self._set_key()
         if not model.core.get().publish_lease(self._ticket, admission):
             self.release()
             raise errors.LeaseLost(
@@ -74,6 +76,17 @@ cdef class Lease:
             self._seal()
             self._open = False
             self._model.core.get().abandon_lease(self._ticket)
+
+    cdef _set_key(self):
+        """By the shared inputs as they were written, which also get their copies for the other rows."""
+        cdef Terms terms
+        cdef PortSpec spec
+        arrays = [self[index] for index in range(len(self._arrays))]
+        terms.key = self._model._key(arrays)
+        self._ticket.request.set_terms(terms)
+        for index, spec in enumerate(self._model._inputs):
+            if spec.shared:
+                _copy_to_rows(self._model.core.get().destination(self._ticket, index), spec, self.rows)
 
     cdef _seal(self):
         """The arrays that were handed out are not to be written any more: their memory goes on to others."""

@@ -1,11 +1,16 @@
 # NativeModel: a loaded model's native half.
 
+import itertools
 import logging
 
 _logger = logging.getLogger("ovengine")
 
 _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
 _REASONS = ("full", "idle", "delay", "caller", "bulk")
+# Different contents of shared inputs that are told apart at a time.
+cdef enum:
+    KEYS = 256
+
 # How long a blocking caller runs chunks of its bulk request before it hands the lane back, and hears of signals again.
 cdef double SLICE_S = 0.1
 cdef object _models = weakref.WeakSet()
@@ -57,20 +62,27 @@ cdef class NativeModel:
     cdef str _queue_full_action
     cdef dict _groups             # by what users call them
     cdef Py_ssize_t _most_groups
+    cdef bint _has_shared
+    cdef dict _keys               # the bytes of shared inputs -> the key that requests with them have
+    cdef uint64_t _next_key
     cdef double _slowest_s        # measured time of one inference of the largest size
     cdef bint _closed
     cdef long _rejected_full, _rejected_input, _rejected_closed, _rejected_deadline, _timeouts
     cdef object __weakref__
 
     def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
-                 max_queue_size=None, max_queue_delay_us=0, queue_full_action=None):
+                 max_queue_size=None, max_queue_delay_us=0, queue_full_action=None, CpuBudget budget=None,
+                 threads=()):
         cdef Builder builder
         cdef PortSpec spec
         self.name = name
         self._mode = _MODES[mode]
         self._inputs = tuple([PortSpec(*port, self._mode) for port in inputs])
         self._outputs = tuple([PortSpec(*port, self._mode) for port in outputs])
-        self._only_input = self._inputs[0] if len(self._inputs) == 1 else None
+        self._only_input = self._inputs[0] if len(self._inputs) == 1 and (<PortSpec>self._inputs[0]).axis == 0 else None
+        self._has_shared = any([(<PortSpec>spec).shared for spec in self._inputs])
+        self._keys = {}
+        self._next_key = 1
         self._output_index = {}
         for index, spec in enumerate(self._outputs):
             for known in spec.names:
@@ -85,7 +97,9 @@ cdef class NativeModel:
         self._most_groups = MOST_IDLE_GROUPS
         builder.max_queue_delay_ns = <int64_t>(max_queue_delay_us) * 1000
         self._devices = tuple(dict.fromkeys([device for device, _ in lanes]))
-        self._set_ladder(&builder, cost_us, lanes)
+        if budget is not None:
+            builder.budget = budget.native
+        self._set_ladder(&builder, cost_us, lanes, threads)
         self._set_policy(&builder, policy)
         with nogil:
             self.core = builder.build()
@@ -93,23 +107,23 @@ cdef class NativeModel:
         self.core.get().start()
         _models.add(self)
 
-    cdef _set_ladder(self, Builder* builder, object cost_us, object lanes):
+    cdef _set_ladder(self, Builder* builder, object cost_us, object lanes, object threads):
         cdef vector[shared_ptr[CompiledModel]] ladder
         cdef Compiled compiled
         builder.sizes = sorted(cost_us)
         for size in builder.sizes:
             builder.cost_us.push_back(cost_us[size])
         self._slowest_s = max(builder.cost_us) * 1e-6
-        for device, by_size in lanes:
+        for (device, by_size), cpus in zip(lanes, itertools.chain(threads, itertools.repeat(0))):
             ladder.clear()
             for size in builder.sizes:
                 compiled = by_size.get(size)
                 ladder.push_back(shared_ptr[CompiledModel]() if compiled is None else compiled.native)
-            builder.add_lane(self._devices.index(device), ladder)
+            builder.add_lane(self._devices.index(device), ladder, cpus)
 
     def install(self, *, lanes, cost_us):
         cdef Builder builder
-        self._set_ladder(&builder, cost_us, lanes)
+        self._set_ladder(&builder, cost_us, lanes, ())
         with nogil:
             builder.install(self.core.get()[0])
         self._max_batch_size = self.core.get().max_batch_rows()
@@ -164,6 +178,23 @@ cdef class NativeModel:
         except errors.OvengineError:
             self._rejected_input += 1
             raise
+
+    cdef uint64_t _key(self, list arrays):
+        """Only requests with equal shared inputs, byte for byte, share a batch; 0 where there are none."""
+        cdef cnp.ndarray array
+        cdef PortSpec spec
+        if not self._has_shared:
+            return 0
+        shared = [_contiguous(array, spec).tobytes() for array, spec in zip(arrays, self._inputs) if spec.shared]
+        content = shared[0] if len(shared) == 1 else tuple(shared)
+        key = self._keys.get(content)
+        if key is None:
+            # Forgotten now and then: what comes again gets another key, and no key is used for two contents.
+            if len(self._keys) >= KEYS:
+                self._keys.clear()
+            key = self._keys[content] = self._next_key
+            self._next_key += 1
+        return key
 
     cdef inline bint _is_plain(self, object inputs, uint32_t* rows, bint* single) noexcept:
         """The common case, recognised fast: one contiguous array of the right dtype and shape."""
@@ -226,19 +257,23 @@ cdef class NativeModel:
         """Writes the rows; abandons the ticket when that fails."""
         cdef Py_ssize_t i
         cdef cnp.ndarray array
+        cdef PortSpec spec
         try:
             if arrays is None:
                 _write(<cnp.ndarray>inputs, self._only_input, self.core.get().destination(ticket, 0))
                 return 0
             for i in range(len(arrays)):
                 array = arrays[i]
-                _write(array, <PortSpec>self._inputs[i], self.core.get().destination(ticket, i))
+                spec = <PortSpec>self._inputs[i]
+                _write(array, spec, self.core.get().destination(ticket, i))
+                if spec.shared:
+                    _copy_to_rows(self.core.get().destination(ticket, i), spec, ticket.rows)
         except BaseException:
             self.core.get().abandon(ticket)
             raise
         return 0
 
-    cdef Future _submit(self, object inputs, const Terms& terms, bint share_inputs, bint may_wait):
+    cdef Future _submit(self, object inputs, Terms& terms, bint share_inputs, bint may_wait):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
@@ -251,11 +286,12 @@ cdef class NativeModel:
             arrays = self._prepare(inputs, &rows, &single)
             if rows > self._max_batch_size or self._mode == DYNAMIC:
                 return self._submit_job(arrays, rows, single, terms, not share_inputs, may_wait, Deadline(), None)
+            terms.key = self._key(arrays)
         self._begin(rows, ticket, terms, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
             if arrays is None:
                 arrays = [inputs]
-            kept = [_contiguous(array, spec) for array, spec in zip(arrays, self._inputs)]
+            kept = [_contiguous(array, spec, rows) for array, spec in zip(arrays, self._inputs)]
             for array in kept:
                 shared.push_back(<byte*>cnp.PyArray_DATA(array))
             ModelCore.share(ticket, shared)
@@ -284,7 +320,7 @@ cdef class NativeModel:
         cdef int i
         kept = []
         for array, spec in zip(arrays, self._inputs):
-            own = _contiguous(array, spec)
+            own = _contiguous(array, spec, rows)
             kept.append(own.copy() if copy and own is array else own)
         for array in kept:
             if self._mode == DYNAMIC:
@@ -331,9 +367,10 @@ cdef class NativeModel:
         return self._infer(inputs, terms, timeout)
 
     def __call__(self, inputs):
-        return self._infer(inputs, Terms(), None)
+        cdef Terms terms
+        return self._infer(inputs, terms, None)
 
-    cdef Result _infer(self, object inputs, const Terms& terms, object timeout):
+    cdef Result _infer(self, object inputs, Terms& terms, object timeout):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
@@ -344,6 +381,7 @@ cdef class NativeModel:
             arrays = self._prepare(inputs, &rows, &single)
             if rows > self._max_batch_size or self._mode == DYNAMIC:
                 return self._run_job(arrays, rows, single, terms, deadline, timeout)
+            terms.key = self._key(arrays)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:
             try:
@@ -420,6 +458,7 @@ cdef class NativeModel:
     def lease(self, int64_t rows=1):
         cdef Lease lease
         cdef Admission admission
+        cdef Terms terms
         if self._mode == DYNAMIC:
             raise errors.InputError(
                 f"model {self.name!r} has dynamic dimensions and so no rows to lease; fix them with shapes= in load()"
@@ -433,7 +472,11 @@ cdef class NativeModel:
         lease._model = self
         lease.rows = <uint32_t>rows
         lease._arrays = [None] * len(self._inputs)
-        admission = self.core.get().begin_lease(<uint32_t>rows, lease._ticket)
+        if self._has_shared:
+            terms.key = self._next_key  # stands for what is to be written; it goes to the ring
+            admission = self.core.get().begin(<uint32_t>rows, lease._ticket, terms)
+        else:
+            admission = self.core.get().begin_lease(<uint32_t>rows, lease._ticket)
         if admission == Admission.closed:
             raise _closed_error(self)
         if admission == Admission.full:

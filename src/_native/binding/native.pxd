@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.map cimport map as cmap
 from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.optional cimport optional
 from libcpp.pair cimport pair
 from libcpp.string cimport string
 from libcpp.vector cimport vector
@@ -52,6 +53,11 @@ cdef extern from "openvino_executor.hpp" namespace "ovengine" nogil:
         size_t constant_bytes()
         cbool has_state()
         shared_ptr[NativeGraph] reshaped(const cmap[size_t, vector[int64_t]]& shapes) except +
+        string content() except +
+        cmap[size_t, optional[int64_t]] layout_batch_axes() except +
+        vector[vector[int64_t]] symbolic_batch_axes(const vector[optional[int64_t]]& inputs) except +
+        shared_ptr[NativeGraph] batch_first(const vector[optional[int64_t]]& inputs,
+                                            const vector[optional[int64_t]]& outputs) except +
 
     cdef cppclass NativeRuntime "ovengine::Runtime":
         NativeRuntime() except +
@@ -69,7 +75,9 @@ cdef extern from "openvino_executor.hpp" namespace "ovengine" nogil:
                                               const cmap[string, string]& properties) except +
 
     string native_openvino_version "ovengine::openvino_version"()
+    shared_ptr[CompiledModel] native_adopt_compiled "ovengine::adopt_compiled"(const void* model) except +
     const void* openvino_model_type_info()
+    const void* openvino_compiled_model_type_info()
 
 cdef extern from "ovengine_policy.h" nogil:
     ctypedef struct ovengine_policy:
@@ -141,6 +149,11 @@ cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
     ctypedef struct TimePoint "ovengine::platform::Clock::time_point":
         pass
 
+cdef extern from "cpu_budget.hpp" namespace "ovengine" nogil:
+    cdef cppclass NativeCpuBudget "ovengine::CpuBudget":
+        NativeCpuBudget(uint32_t cpus)
+        uint32_t cpus()
+
 cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     TimePoint after(double seconds)
     Deadline deadline_after(double seconds)
@@ -160,7 +173,8 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
         vector[double] cost_us
         uint32_t max_queue_size
         int64_t max_queue_delay_ns
-        void add_lane(uint32_t device, const vector[shared_ptr[CompiledModel]]& ladder) except +
+        shared_ptr[NativeCpuBudget] budget
+        void add_lane(uint32_t device, const vector[shared_ptr[CompiledModel]]& ladder, uint32_t cpus) except +
         void set_policy(const string& kind)
         void set_native_policy(const ovengine_policy* policy, void (*release)(void*) noexcept nogil, void* owner)
         shared_ptr[ModelCore] build() except +
@@ -193,7 +207,7 @@ cdef extern from "model_core.hpp" namespace "ovengine" nogil:
         pass
 
     cdef cppclass Request:
-        pass
+        void set_terms(const Terms& terms)
 
     cdef cppclass Ticket:
         Ticket()

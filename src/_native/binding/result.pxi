@@ -61,10 +61,10 @@ cdef class Result:
         if size <= COPY_BYTES:
             array = cnp.PyArray_SimpleNew(ndim, dims, spec.type_num)
             memcpy(cnp.PyArray_DATA(array), data, size)
-            return array
+            return array if spec.axis == 0 or self._single else np.moveaxis(array, 0, spec.axis).copy()
         array = cnp.PyArray_SimpleNewFromData(ndim, dims, spec.type_num, <void*>data)
         cnp.set_array_base(array, self)
-        return array
+        return array if spec.axis == 0 or self._single else np.moveaxis(array, 0, spec.axis)
 
     cdef cnp.ndarray _make_shaped(self, Py_ssize_t index, PortSpec spec):
         cdef ShapedOutput* output = &self._ticket.job.shaped_outputs()[index]

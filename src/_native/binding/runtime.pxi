@@ -109,6 +109,46 @@ cdef class Graph:
             raise errors.ModelError(f"the model cannot be reshaped to {dict(shapes)}: {_reason(error)}") from None
         return _graph(reshaped, self._owner)
 
+    def content(self):
+        cdef string content
+        try:
+            with nogil:
+                content = self.native.get().content()
+        except RuntimeError as error:
+            raise errors.ModelError(f"model {self.name!r} cannot be written down: {_reason(error)}") from None
+        return <bytes>content
+
+    def layout_batch_axes(self):
+        cdef cmap[size_t, optional[int64_t]] axes = self.native.get().layout_batch_axes()
+        return {item.first: item.second.value() if item.second.has_value() else None for item in axes}
+
+    def symbolic_batch_axes(self, inputs):
+        cdef vector[optional[int64_t]] native_inputs = _axes(inputs)
+        try:
+            return tuple([tuple(axes) for axes in self.native.get().symbolic_batch_axes(native_inputs)])
+        except RuntimeError as error:
+            raise errors.ModelError(f"the model refuses a symbolic batch: {_reason(error)}") from None
+
+    def batch_first(self, inputs, outputs):
+        cdef vector[optional[int64_t]] native_inputs = _axes(inputs), native_outputs = _axes(outputs)
+        try:
+            with nogil:
+                changed = self.native.get().batch_first(native_inputs, native_outputs)
+        except RuntimeError as error:
+            raise errors.ModelError(f"the batch axis cannot be moved to the front: {_reason(error)}") from None
+        return _graph(changed, self._owner)
+
+
+cdef vector[optional[int64_t]] _axes(object axes) except *:
+    cdef vector[optional[int64_t]] result
+    cdef optional[int64_t] native_axis
+    for axis in axes:
+        native_axis.reset()
+        if axis is not None:
+            native_axis = <int64_t>axis
+        result.push_back(native_axis)
+    return result
+
 
 cdef Graph _graph(shared_ptr[NativeGraph] native_graph, object owner):
     cdef Graph graph = Graph.__new__(Graph)
@@ -163,7 +203,7 @@ cdef class Compiled:
         cdef vector[byte*] native_inputs, native_outputs
         kept = []
         for array, port in zip(inputs, self.inputs, strict=True):
-            array = np.ascontiguousarray(array, dtype=port.dtype)
+            array = np.asarray(array, dtype=port.dtype, order="C")  # which leaves scalars alone
             if array.shape != port.shape:
                 raise errors.InputError(f"input {port.name!r} has shape {array.shape}, compiled is {port.shape}")
             kept.append(array)
@@ -185,6 +225,33 @@ cdef Compiled _compiled(shared_ptr[CompiledModel] native_model):
     compiled.inputs = _ports(native_model.get().inputs())
     compiled.outputs = _ports(native_model.get().outputs())
     return compiled
+
+
+cdef class CpuBudget:
+    cdef shared_ptr[NativeCpuBudget] native
+
+    def __init__(self, uint32_t cpus):
+        self.native = make_shared[NativeCpuBudget](cpus)
+
+    @property
+    def cpus(self):
+        return self.native.get().cpus()
+
+
+cdef void* _address(object model, const void* type_info, str kind) except NULL:
+    """Of the C++ object in one of OpenVINO's own bindings, by pybind11's conduit: the owner of an object hands out its
+    address to those who name its exact type."""
+    conduit = getattr(model, "_pybind11_conduit_v1_", None)
+    if conduit is None:
+        raise errors.ModelError(f"{type(model).__name__} is not an {kind}")
+    capsule = PyCapsule_New(<void*>type_info, _type_info_name, NULL)
+    for platform in _PYBIND11_PLATFORMS:
+        pointer = conduit(platform, capsule, b"raw_pointer_ephemeral")
+        if pointer is not None:
+            return PyCapsule_GetPointer(pointer, PyCapsule_GetName(pointer))  # named by the type asked for
+    raise errors.ModelError(
+        "the openvino package was built for another C++ ABI than this one; save the model and load its file"
+    )
 
 
 cdef class Runtime:
@@ -248,20 +315,12 @@ cdef class Runtime:
         return _graph(graph, None)
 
     def adopt(self, model):
-        # pybind11's conduit: the owner of a C++ object hands out its address to those who name its exact type.
-        bindings_model = getattr(model, "_Model__model", model)
-        conduit = getattr(bindings_model, "_pybind11_conduit_v1_", None)
-        if conduit is None:
-            raise errors.ModelError(f"{type(model).__name__} is not an openvino.Model")
-        type_info = PyCapsule_New(<void*>openvino_model_type_info(), _type_info_name, NULL)
-        for platform in _PYBIND11_PLATFORMS:
-            pointer = conduit(platform, type_info, b"raw_pointer_ephemeral")
-            if pointer is not None:
-                address = PyCapsule_GetPointer(pointer, PyCapsule_GetName(pointer))  # named by the type asked for
-                return _graph(self.native.get().adopt(address), model)
-        raise errors.ModelError(
-            "the openvino package was built for another C++ ABI than this one; save the model and load its file"
-        )
+        address = _address(getattr(model, "_Model__model", model), openvino_model_type_info(), "openvino.Model")
+        return _graph(self.native.get().adopt(address), model)
+
+    def adopt_compiled(self, model):
+        address = _address(model, openvino_compiled_model_type_info(), "openvino.CompiledModel")
+        return _compiled(native_adopt_compiled(address))
 
     def compile(self, Graph graph not None, device, properties):
         cdef string native_device = _utf8(device)

@@ -101,6 +101,7 @@ struct Setup {
     std::size_t inputs = 1;                // ports; only the first is looked at by the device
     FakeBehavior behavior{};
     Dispatcher::Options queue{};
+    std::shared_ptr<CpuBudget> budget{};  // each lane takes a share of one
     std::unique_ptr<Policy> policy{};
     bool log = true;  // false: no lock of the test's own on the way, for stress tests
     std::function<std::unique_ptr<Executor>(std::unique_ptr<Executor>, std::uint32_t size, std::size_t width)> wrap{};
@@ -114,10 +115,11 @@ class Model {
         std::vector<ModelCore::LaneConfig> lanes(setup.lanes);
         for (std::size_t i = 0; i < setup.lanes; ++i) {
             lanes[i].device = static_cast<std::uint32_t>(i % 2);
+            lanes[i].cpus = 1;
             for (const auto size : setup.ladder) lanes[i].executors.push_back(make_executor(size));
         }
         core_ = std::make_shared<ModelCore>(std::move(layout), costs(setup.ladder, setup.cost_us), std::move(lanes),
-                                            ModelCore::Options{setup.queue});
+                                            ModelCore::Options{setup.queue, setup.budget});
         if (setup.policy) core_->set_policy(std::move(setup.policy));
         core_->start();
         // All lanes parked: what a test starts from. (Nobody can look at those of a model that holds batches.)

@@ -213,10 +213,11 @@ def _data_shape(tensor: TensorInfo, plan: Plan, rows: int, data_shape: Shapes | 
         given = tuple(data_shape)  # type: ignore[arg-type]  # a sequence: the mapping was taken above
     shape = list(given if given is not None else tensor.shape or ())
     if plan.mode == "rows":
-        shape[0] = rows
+        if tensor.batch_axis is not None:
+            shape[tensor.batch_axis] = rows
     elif rows > 1:
         raise InputError(f"-b {rows}: the model takes no rows (mode {plan.mode})")
-    if not shape or any(dimension < 0 for dimension in shape):
+    if (given is None and tensor.shape is None) or any(dimension < 0 for dimension in shape):
         raise InputError(f"input {tensor} has dynamic dimensions: give -data_shape '{tensor.name}[...]' or -shape")
     return tuple(shape)
 

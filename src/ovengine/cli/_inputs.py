@@ -90,7 +90,8 @@ class Reader:
                 array = _load_numpy(path)
             except InputError:
                 return 1  # reported when it is read for its values
-            return len(array) if array.ndim == self._rank(self._inputs[0]) else 1
+            tensor = self._inputs[0]
+            return array.shape[_row_axis(tensor) or 0] if array.ndim == self._rank(tensor) else 1
         return 1
 
     def read(self, path: Path) -> Iterable[Request]:
@@ -122,15 +123,17 @@ class Reader:
         for name in arrays:
             if name not in known:
                 raise InputError(f"{path}: the model has no input {name!r}, but {', '.join(known)}")
-        full = {name for name, array in arrays.items() if array.ndim == self._rank(known[name]) and array.ndim > 0}
+        axes = {name: axis for name in arrays if (axis := _row_axis(known[name])) is not None}
+        full = {name for name in axes if arrays[name].ndim == self._rank(known[name])}
         if not self._by_row or not full:
             return iter([Request(str(path), None, arrays)])
-        rows = {len(arrays[name]) for name in full}
-        if len(full) < len(arrays) or len(rows) > 1:
+        rows = {arrays[name].shape[axes[name]] for name in full}
+        if len(full) < len(axes) or len(rows) > 1:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise InputError(f"{path}: all inputs need the same number of rows: {shapes}")
         return (
-            Request(str(path), row, {name: array[row] for name, array in arrays.items()}) for row in range(rows.pop())
+            Request(str(path), row, {n: a.take(row, axes[n]) if n in axes else a for n, a in arrays.items()})
+            for row in range(rows.pop())
         )
 
     def _read_image(self, path: Path) -> Array:
@@ -168,6 +171,12 @@ class Reader:
         # A model that does not run rows takes its static shape whole, batch dimension of 1 included.
         whole = not self._by_row and tensor.shape is not None and len(tensor.shape) == 4
         return pixels[np.newaxis] if whole else pixels
+
+
+def _row_axis(tensor: TensorInfo) -> int | None:
+    """Where an array for this input has its rows, where the model runs rows; None when it has none."""
+    shape = tensor.shape or ()
+    return shape.index(-1) if -1 in shape else None
 
 
 def image_shape(tensor: TensorInfo, layout: Layout | None) -> tuple[Layout, int, int, int]:

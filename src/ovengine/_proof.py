@@ -1,0 +1,288 @@
+"""Shows by trial runs that rows of different requests may share an inference.
+
+The shapes of a model cannot show it (a softmax over the batch axis keeps them all), so rows are made up and run:
+together they must give what each gives alone, wherever they stand, beside padding, and whatever the other rows are. A
+model that cannot be judged counts as failed: it runs unbatched, and right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ovengine.errors import OvengineError
+
+if TYPE_CHECKING:
+    from ovengine._core import Compiled, Port
+
+Array = np.ndarray[Any, Any]
+Draw = Callable[["Port"], Array]
+
+# What is kept in the cache is found anew when this changes. To be raised with the checks.
+VERSION = 1
+
+# Kernels for another batch size may add in another order: what that may change, relative to the largest value.
+TOLERANCE = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2}
+# The same kernel at the same batch size repeats itself; this only allows for the last bits.
+REPEAT_TOLERANCE = 1e-6
+# It may treat the last rows of a batch by other instructions than the first ones.
+POSITION_TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
+# Rows that differ by less than this tell nothing about which of them a result belongs to.
+DISTINCT_TOLERANCE = 1e-4
+# Other rows are replaced by ones this much larger, so that even a small leak shows.
+OTHERS_SCALE = 100.0
+
+
+# The failure that is none of a check's: no outcome for good.
+TRIAL_RUN = "trial run"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Whether rows may share an inference.
+
+    failed: the name of the check that says no; None when all passed.
+    why: the reason, in one line.
+    """
+
+    failed: str | None
+    why: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether rows may share an inference."""
+        return self.failed is None
+
+
+def prove(single: Compiled, batched: Compiled, precision: str = "f32") -> Proof:
+    """All checks, on made-up rows; no state, any thread, some twenty inferences of each.
+
+    Args:
+        single: the model compiled for one row (or several that were proven before).
+        batched: the same for more rows, at least 2.
+        precision: INFERENCE_PRECISION_HINT of the two; what is not known is taken for the coarsest. f32 shows most.
+
+    An output that is the same for all rows proves nothing, so other inputs are tried, and it counts as a failure if
+    none makes a difference.
+    """
+    return _prove(single, batched, precision, CHECKS)
+
+
+def prove_size(known: Compiled, larger: Compiled, precision: str = "f32") -> Proof:
+    """That a larger size gives what a proven one gives, where `prove` holds for the model: a few inferences of it."""
+    return _prove(known, larger, precision, SIZE_CHECKS)
+
+
+def _prove(single: Compiled, batched: Compiled, precision: str, checks: Sequence[tuple[str, Check]]) -> Proof:
+    trial = _Trial(single, batched, TOLERANCE.get(precision, 5e-2), POSITION_TOLERANCE.get(precision, 5e-2))
+    silent = set(trial.names)
+    try:
+        for draw, shared_draw in _shared_draws() if any(trial.shared) else ((draw, draw) for draw in _draws()):
+            usual = draw is shared_draw
+            try:
+                trial.fill(draw, shared_draw)
+            except OvengineError:
+                if usual:
+                    raise
+                continue  # the model has no use for such a value
+            telling = {name for name, array in zip(trial.names, trial.y, strict=True) if _tells_rows_apart(array)}
+            if usual and silent and not telling & silent:
+                continue  # the checks, which take many times as long, would show nothing new
+            for name, check in checks:
+                problem = check(trial)
+                if problem is not None:
+                    return Proof(name, problem)
+            silent -= telling
+            if usual and not silent:
+                return Proof(None, f"{trial.rows} rows together equal rows alone ({', '.join(n for n, _ in checks)})")
+    except (OvengineError, TypeError, ValueError) as error:
+        return Proof(TRIAL_RUN, brief(error))
+    return Proof(
+        "distinct rows", f"output {min(silent)!r} is the same for all rows that were tried; nothing shows them apart"
+    )
+
+
+class _Trial:
+    """Two compiled models, rows `x` for the larger one, and what it makes of them, `y`; one array a port."""
+
+    def __init__(self, single: Compiled, batched: Compiled, tolerance: float, position_tolerance: float) -> None:
+        self.single = single
+        self.batched = batched
+        self.tolerance = tolerance
+        self.position_tolerance = position_tolerance
+        self.names = [port.name for port in batched.outputs]
+        self.single_rows = _rows(single)
+        self.rows = _rows(batched)
+        # An input of the same shape at any number of rows is shared by them all.
+        self.shared = [one.shape == many.shape for one, many in zip(single.inputs, batched.inputs, strict=True)]
+        self.draw: Draw
+        self.x: list[Array] = []
+        self.y: list[Array] = []
+
+    def fill(self, draw: Draw, shared_draw: Draw) -> None:
+        self.draw = draw
+        ports = zip(self.batched.inputs, self.shared, strict=True)
+        self.x = [shared_draw(port) if shared else draw(port) for port, shared in ports]
+        self.y = self.batched.run(self.x)
+
+    def changed(self, change: Callable[..., Array], *arguments: int) -> list[Array]:
+        """The outputs for other rows; what the rows share stays."""
+        return self.batched.run(self.by_row(change, *arguments))
+
+    def by_row(self, change: Callable[..., Array], *arguments: int) -> list[Array]:
+        return [x if shared else change(x, *arguments) for x, shared in zip(self.x, self.shared, strict=True)]
+
+    def fresh(self) -> list[Array]:
+        return [self.draw(port) for port in self.batched.inputs]
+
+    def differing(self, found: Sequence[Array], wanted: Sequence[Array], rows: Any, tolerance: float) -> str | None:
+        """The first output of which these rows (an index) differ."""
+        for name, a, b, whole in zip(self.names, found, wanted, self.y, strict=True):
+            if not _same(a[rows], b[rows], tolerance, whole):
+                return name
+        return None
+
+
+Check = Callable[[_Trial], "str | None"]
+
+
+def _repeats(trial: _Trial) -> str | None:
+    name = trial.differing(trial.batched.run(trial.x), trial.y, slice(None), REPEAT_TOLERANCE)
+    return name and f"output {name!r} differs between two runs of the same rows"
+
+
+def _equals_alone(trial: _Trial) -> str | None:
+    parts = []
+    for first in range(0, trial.rows, trial.single_rows):
+        parts.append(trial.single.run(trial.by_row(_part, first, first + trial.single_rows, trial.single_rows)))
+    alone = [np.concatenate(arrays)[: trial.rows] for arrays in zip(*parts, strict=True)]
+    name = trial.differing(trial.y, alone, slice(None), trial.tolerance)
+    return name and f"output {name!r} of a row differs between a batch of {trial.single_rows} and one of {trial.rows}"
+
+
+def _equals_elsewhere(trial: _Trial) -> str | None:
+    for places in range(1, trial.rows):
+        moved = trial.changed(np.roll, places, 0)
+        back = [np.roll(array, -places, axis=0) for array in moved]
+        name = trial.differing(back, trial.y, slice(None), trial.position_tolerance)
+        if name is not None:
+            return f"output {name!r} of a row depends on its place in the batch of {trial.rows}"
+    return None
+
+
+def _ignores_padding(trial: _Trial) -> str | None:
+    for used in sorted({1, trial.rows // 2, trial.rows - 1}):
+        y = trial.changed(_part, 0, used, trial.rows)
+        name = trial.differing(y, trial.y, slice(0, used), REPEAT_TOLERANCE)
+        if name is not None:
+            return f"output {name!r} of {used} rows depends on the padding that makes them {trial.rows}"
+    return None
+
+
+def _ignores_others(trial: _Trial) -> str | None:
+    place = np.arange(trial.rows)
+    # By the bits of their places: any two rows are in different halves once, so that each meets a change of each other.
+    for bit in range((trial.rows - 1).bit_length()):
+        for kept in (place >> bit & 1 == 0, place >> bit & 1 == 1):
+            for others in (_enlarged(trial.fresh()), _spoilt(trial.x)):
+                mixed = [
+                    x if shared else np.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, other)
+                    for x, other, shared in zip(trial.x, others, trial.shared, strict=True)
+                ]
+                name = trial.differing(trial.batched.run(mixed), trial.y, kept, REPEAT_TOLERANCE)
+                if name is not None:
+                    return f"output {name!r} of a row depends on the other rows of its batch"
+    return None
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("repeatability", _repeats),
+    ("rows alone", _equals_alone),
+    ("row position", _equals_elsewhere),
+    ("padding", _ignores_padding),
+    ("other rows", _ignores_others),
+)
+SIZE_CHECKS: tuple[tuple[str, Check], ...] = (("rows alone", _equals_alone), ("padding", _ignores_padding))
+
+
+def _rows(compiled: Compiled) -> int:
+    shape = compiled.outputs[0].shape
+    assert shape
+    return shape[0]
+
+
+def _draws() -> Iterator[Draw]:
+    """Ways to make up inputs, from harmless to wide: integers may be indices, of which only 0 and 1 are safe."""
+    rng = np.random.default_rng(0)
+
+    def draw(port: Port, low: float, high: float, most: int) -> Array:
+        shape = port.shape
+        assert shape is not None
+        if port.dtype.kind == "f":
+            return rng.uniform(low, high, shape).astype(port.dtype)
+        if port.dtype.kind in "iu":
+            return rng.integers(0, most, shape, endpoint=True).astype(port.dtype)
+        if port.dtype.kind == "b":
+            return rng.integers(0, 2, shape).astype(port.dtype)
+        raise TypeError(f"input {port.name!r} is of type {port.dtype}")
+
+    for low, high, most in ((-1.0, 1.0, 1), (0.0, 1.0, 9), (-100.0, 100.0, 100)):
+        yield lambda port, low=low, high=high, most=most: draw(port, low, high, most)  # type: ignore[misc]
+
+
+def _shared_draws() -> Iterator[tuple[Draw, Draw]]:
+    """Of rows and of what they share, which may decide what the model does (an axis, say): small values first."""
+
+    def constant(port: Port, value: int) -> Array:
+        unsigned = port.dtype.kind in "ub"
+        return np.full(port.shape or (), abs(value) if unsigned else value, port.dtype)
+
+    harmless = next(_draws())
+    for value in (0, 1, -1, -2):
+        yield harmless, lambda port, value=value: constant(port, value)  # type: ignore[misc]
+    for draw in _draws():
+        yield draw, draw
+
+
+def _enlarged(arrays: Iterable[Array]) -> list[Array]:
+    """Integers stay as drawn, since larger ones may be no valid indices."""
+    return [array * array.dtype.type(OTHERS_SCALE) if array.dtype.kind == "f" else array for array in arrays]
+
+
+def _spoilt(arrays: Iterable[Array]) -> list[Array]:
+    """Not a number, which stays so through whatever is added or multiplied with it."""
+    return [np.full_like(array, np.nan if array.dtype.kind == "f" else 0) for array in arrays]
+
+
+def _part(array: Array, first: int, last: int, rows: int) -> Array:
+    """Some rows, made `rows` by zeros, as the core pads."""
+    part = array[first:last]
+    return np.concatenate([part, np.zeros((rows - len(part), *part.shape[1:]), part.dtype)])
+
+
+def _same(a: Array, b: Array, tolerance: float, whole: Array) -> bool:
+    """Whether rows are equal, within `tolerance` of the largest value in the output that they are from."""
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    return bool(np.allclose(a, b, rtol=tolerance, atol=tolerance * _largest(whole), equal_nan=True))
+
+
+def _largest(array: Array) -> float:
+    finite = np.abs(array[np.isfinite(array)])
+    return float(finite.max()) if finite.size else 0.0
+
+
+def _tells_rows_apart(array: Array) -> bool:
+    """Whether at least two rows differ by more than rounding."""
+    return any(not _same(array[0], row, DISTINCT_TOLERANCE, array) for row in array[1:])
+
+
+def brief(error: BaseException) -> str:
+    """The last line of OpenVINO's reason, where what matters is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

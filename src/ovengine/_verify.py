@@ -1,0 +1,77 @@
+"""Decides which trial runs a load makes, and keeps their outcome: once for each model, device and OpenVINO release."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ovengine import _proof
+from ovengine._proof import Proof
+from ovengine.errors import ModelError
+
+if TYPE_CHECKING:
+    from ovengine._cache import Cache
+    from ovengine._compiler import Compiler
+    from ovengine.config import Verify
+
+KIND = "proof"
+# Enough for each row to have neighbours on both sides.
+TRIAL_ROWS = 4
+
+
+def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
+    """Whether rows may share an inference at all: at TRIAL_ROWS, in f32, where a leak between rows shows best, and then
+    in the precision in effect. With mode `off` the shapes are taken at their word.
+    """
+
+    def prove() -> Proof:
+        proof = _proof.prove(compiler.in_f32(1), compiler.in_f32(TRIAL_ROWS))
+        if proof.holds and (precision := compiler.precision()) != "f32":
+            return _proof.prove(compiler.compiled(1), compiler.compiled(TRIAL_ROWS), precision)
+        return proof
+
+    if mode == "off":
+        return Proof(None, "not verified (verify='off')")
+    return _kept(compiler, {"rows": TRIAL_ROWS}, prove, mode, cache)
+
+
+def verify_ladder(compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache) -> Proof:
+    """Whether they may at each of these sizes, where `verify_model` holds: each is compared with the one below it."""
+    if mode != "off":
+        for known, size in itertools.pairwise((1, *(size for size in ladder if size > 1))):
+            if size != TRIAL_ROWS and not (proof := verify_size(compiler, known, size, mode, cache)).holds:
+                return proof
+    return Proof(None, "")
+
+
+def verify_size(compiler: Compiler, known: int, size: int, mode: Verify, cache: Cache) -> Proof:
+    """Of a size of the ladder, where the model and a smaller size were proven."""
+
+    def prove() -> Proof:
+        return _proof.prove_size(compiler.compiled(known), compiler.compiled(size), compiler.precision())
+
+    return _kept(compiler, {"size": size}, prove, mode, cache)
+
+
+def _kept(compiler: Compiler, what: dict[str, int], prove: Callable[[], Proof], mode: Verify, cache: Cache) -> Proof:
+    """The outcome that is in the cache, or that of `prove`, which then is."""
+    key = None if cache.directory is None or (known := compiler.identity()) is None else {**known, **what}
+    if key is not None:
+        key["checks"] = _proof.VERSION
+        if mode == "cached" and (found := cache.load(KIND, key, _parse)) is not None:
+            return found
+    try:
+        proof = prove()
+    except ModelError as error:
+        return Proof(_proof.TRIAL_RUN, _proof.brief(error))
+    if key is not None and proof.failed != _proof.TRIAL_RUN:  # which may work another time
+        cache.save(KIND, key, {"failed": proof.failed, "why": proof.why})
+    return proof
+
+
+def _parse(value: Any) -> Proof:
+    failed, why = value["failed"], value["why"]
+    if not isinstance(why, str) or not (failed is None or isinstance(failed, str)):
+        raise TypeError("an outcome is two texts")
+    return Proof(failed, why)
