@@ -509,7 +509,10 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         const double parallel = static_cast<double>(full_batches) / static_cast<double>(lanes_.size());
         // Batches and bulk requests take turns.
         const double turns = dispatcher_.has_jobs() ? 2 : 1;
-        const double us = turns * parallel * known->costs().run_us(full) + known->costs().run_us(last);
+        double us = turns * parallel * known->costs().run_us(full);
+        // Under load its batch will be full, and one more and a part of the whole are for all that may be different by
+        // then: of those who are admitted at the very limit half would be late.
+        us += full_batches > 0 ? us / 16 + 2 * known->costs().run_us(full) : known->costs().run_us(last);
         return free_ns + static_cast<std::int64_t>(us * 1e3);
     }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/util/assign_base.hpp>
@@ -126,11 +127,29 @@ std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const std::vector<
     return results;
 }
 
+// The same model, compiled anew.
+using Remake = std::function<ov::CompiledModel(ov::CompiledModel&)>;
+
+// `blob`: what it can be imported from; exported on the first failure where it is empty. (What was imported cannot be
+// exported again.)
+Remake remake_by(ov::Core core, std::string device, ov::AnyMap properties, std::string blob = {}) {
+    return [=](ov::CompiledModel& compiled) mutable {
+        if (blob.empty()) {
+            std::ostringstream exported;
+            compiled.export_model(exported);
+            blob = exported.str();
+        }
+        std::istringstream stream(blob);
+        return core.import_model(stream, device, properties);
+    };
+}
+
 class OpenvinoExecutor final : public Executor {
   public:
-    // `may_fail`: for the values of its inputs.
-    OpenvinoExecutor(ov::CompiledModel compiled, bool may_fail)
+    // `may_fail`: for the values of its inputs; `remake`: compiles the model anew, or is empty.
+    OpenvinoExecutor(ov::CompiledModel compiled, bool may_fail, Remake remake)
         : compiled_(std::move(compiled)),
+          remake_(std::move(remake)),
           inputs_(types_of(compiled_.inputs())),
           outputs_(types_of(compiled_.outputs())),
           may_fail_(may_fail) {}
@@ -160,7 +179,7 @@ class OpenvinoExecutor final : public Executor {
         // A request stands for itself: what an earlier one left behind must not show.
         if (has_state_) bound.request.reset_state();
         if (may_fail_)
-            infer_checked(bound.request);
+            with_remake([&] { infer_checked(bound.request); });
         else
             bound.request.infer();
         if (any_shared_) copy_shared(bound.request, outputs);
@@ -172,10 +191,27 @@ class OpenvinoExecutor final : public Executor {
             has_state_ = !shaped_.query_state().empty();
         }
         if (has_state_) shaped_.reset_state();
-        return infer_at(shaped_, inputs_, inputs, outputs_.size());
+        std::vector<ShapedOutput> outputs;
+        with_remake([&] { outputs = infer_at(shaped_, inputs_, inputs, outputs_.size()); });
+        return outputs;
     }
 
   private:
+    // What failed may have left the compiled model in a state of its own.
+    template <class Run>
+    void with_remake(Run run) {
+        try {
+            run();
+        } catch (...) {
+            if (remake_) {
+                bound_.clear();
+                shaped_ = {};
+                compiled_ = remake_(compiled_);
+            }
+            throw;
+        }
+    }
+
     struct Bound {
         ov::InferRequest request;
         std::vector<std::byte*> inputs, outputs;
@@ -203,6 +239,7 @@ class OpenvinoExecutor final : public Executor {
     }
 
     ov::CompiledModel compiled_;
+    Remake remake_;
     const std::vector<PortType> inputs_;
     std::vector<PortType> outputs_;
     std::vector<Bound> bound_;
@@ -251,8 +288,8 @@ class OpenvinoStateful final : public StatefulExecutor {
 class OpenvinoCompiled final : public CompiledModel {
   public:
     // `source`: what it was compiled from, or its runtime model.
-    OpenvinoCompiled(ov::CompiledModel compiled, const ov::Model& source)
-        : compiled_(std::move(compiled)), is_dynamic_inside_(is_dynamic_inside(source)) {
+    OpenvinoCompiled(ov::CompiledModel compiled, const ov::Model& source, Remake remake = {})
+        : compiled_(std::move(compiled)), is_dynamic_inside_(is_dynamic_inside(source)), remake_(std::move(remake)) {
         describe_all(compiled_, inputs_, outputs_);
     }
     const std::vector<Port>& inputs() const override { return inputs_; }
@@ -266,7 +303,7 @@ class OpenvinoCompiled final : public CompiledModel {
         return stream.str();
     }
     std::unique_ptr<Executor> make_executor() const override {
-        return std::make_unique<OpenvinoExecutor>(compiled_, is_dynamic_inside_);
+        return std::make_unique<OpenvinoExecutor>(compiled_, is_dynamic_inside_, remake_);
     }
     std::unique_ptr<StatefulExecutor> make_stateful() const override {
         return std::make_unique<OpenvinoStateful>(compiled_);
@@ -275,6 +312,7 @@ class OpenvinoCompiled final : public CompiledModel {
   private:
     ov::CompiledModel compiled_;
     const bool is_dynamic_inside_;
+    const Remake remake_;
     std::vector<Port> inputs_, outputs_;
 };
 
@@ -376,14 +414,19 @@ std::shared_ptr<Graph> Runtime::adopt(void* model) const {
 std::shared_ptr<CompiledModel> Runtime::compile(const Graph& graph, const std::string& device,
                                                 const Properties& properties) {
     const auto& model = graph.impl().model;
-    return std::make_shared<OpenvinoCompiled>(impl_->core.compile_model(model, device, to_any_map(properties)), *model);
+    const ov::AnyMap given = to_any_map(properties);
+    return std::make_shared<OpenvinoCompiled>(impl_->core.compile_model(model, device, given), *model,
+                                              remake_by(impl_->core, device, given));
 }
 
 std::shared_ptr<CompiledModel> Runtime::import_blob(const std::string& blob, const std::string& device,
                                                     const Properties& properties) {
     std::istringstream stream(blob);
-    ov::CompiledModel compiled = impl_->core.import_model(stream, device, to_any_map(properties));
-    return std::make_shared<OpenvinoCompiled>(compiled, *compiled.get_runtime_model());
+    const ov::AnyMap given = to_any_map(properties);
+    ov::CompiledModel compiled = impl_->core.import_model(stream, device, given);
+    const auto model = compiled.get_runtime_model();
+    return std::make_shared<OpenvinoCompiled>(
+        compiled, *model, is_dynamic_inside(*model) ? remake_by(impl_->core, device, given, blob) : Remake{});
 }
 
 std::shared_ptr<CompiledModel> adopt_compiled(const void* model) {

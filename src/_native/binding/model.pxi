@@ -274,7 +274,7 @@ cdef class NativeModel:
             raise
         return 0
 
-    cdef Future _submit(self, object inputs, Terms terms, bint share_inputs, bint may_wait):
+    cdef Future _submit(self, object inputs, Terms& terms, bint share_inputs, bint may_wait):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
@@ -295,7 +295,7 @@ cdef class NativeModel:
                     try:
                         future = child._submit(self._fitted(arrays), terms, share_inputs, may_wait)
                     except (errors.EngineClosed, errors.InputError):
-                        pass  # it made room for another class, or takes less than the dynamic model
+                        terms.key = 0  # it made room for another class, or takes less than the dynamic model
                     else:
                         if length >= 0:
                             future._buckets = self._classes.buckets
@@ -374,9 +374,10 @@ cdef class NativeModel:
         return self._infer(inputs, terms, timeout)
 
     def __call__(self, inputs):
-        return self._infer(inputs, Terms(), None)
+        cdef Terms terms
+        return self._infer(inputs, terms, None)
 
-    cdef Result _infer(self, object inputs, Terms terms, object timeout):
+    cdef Result _infer(self, object inputs, Terms& terms, object timeout):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
@@ -396,7 +397,7 @@ cdef class NativeModel:
                     try:
                         result = child._infer(self._fitted(arrays), terms, timeout)
                     except (errors.EngineClosed, errors.InputError):
-                        pass
+                        terms.key = 0
                     else:
                         if length >= 0:
                             result._buckets = self._classes.buckets

@@ -40,12 +40,13 @@ cdef class Session:
         cdef bint single = False
         cdef vector[ShapedInput] shaped
         cdef Ticket ticket
+        cdef Terms terms
         cdef Admission admission
         cdef Future future
         try:
             self._check_open()
             if self._native == NULL:
-                return model._submit(inputs, Terms(), not copy, may_wait)
+                return model._submit(inputs, terms, not copy, may_wait)
             arrays = model._prepare(inputs, &rows, &single)
             kept = _kept_arrays(arrays, model._inputs, rows, copy)
             shaped = _shaped_inputs(kept, arrays, model._inputs)
@@ -83,11 +84,12 @@ cdef class Session:
         cdef Deadline deadline = _deadline(timeout)
         cdef Future future
         cdef Ticket ticket
+        cdef Terms terms
         cdef double slice_s
         cdef int lane = -1
         if self._native == NULL:
             self._check_open()
-            return model._infer(inputs, Terms(), timeout)
+            return model._infer(inputs, terms, timeout)
         if model._may_run(timeout):
             lane = model.core.get().try_borrow_lane(model.core.get().lanes_of(self._native[0].get()[0]))
         # Copied, since a request that has begun goes on when its caller gives up.
