@@ -262,8 +262,9 @@ def ovengine_batchers() -> Iterable[Batcher]:  # type: ignore[empty-body]  # a s
         ... def ovengine_batchers():
         ...     return [Pairs()]
 
-    Cost and thread: a batcher runs once per `load` of a batchable model, on the calling thread, with the GIL.
-    `measure` compiles, which dominates.
+    Cost and thread: for each `load` of a batchable model a batcher is asked on the calling thread first, where the
+    first measurement of more than one row ends the call (so that a ConfigError still reaches the caller), and then
+    again, from the beginning, on a thread behind the model that serves by then. `measure` compiles, which dominates.
     """
 
 
