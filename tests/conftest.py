@@ -48,6 +48,14 @@ def tiny_mlp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.save(models.mlp(*models.TINY_MLP), tmp_path_factory.mktemp("tiny") / "tiny.xml")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _short_measurements() -> Iterator[None]:
+    """Hundreds of models are loaded, and what their sizes cost matters to few tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ovengine._compiler.MEASURE_SECONDS", 0.01)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_in_use() -> Iterator[None]:
     """What a test took of slots, batches, rows and requests, it gives back: its debug counters end as they began."""

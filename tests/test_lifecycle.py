@@ -153,12 +153,16 @@ def test_an_idle_engine_uses_no_processor(max_queue_delay_us: int) -> None:
         lease = models[0].lease()
         while any(model.stats().pending_requests for model in models):
             time.sleep(0.01)
-        time.sleep(0.2)
-        begin = time.process_time()
-        time.sleep(1)
-        used = time.process_time() - begin
-        # Polling at a millisecond, or spinning on one thread, would be far above.
-        assert used < 0.005, used
+        def used():
+            begin = time.process_time()
+            time.sleep(1)
+            return time.process_time() - begin
+        # Polling at a millisecond, or spinning on one thread, would be far above. What a busy system charges to whoever
+        # it interrupts comes and goes: the least of a few counts.
+        seconds = [used()]
+        while seconds[-1] >= 0.005 and len(seconds) < 5:
+            seconds.append(used())
+        assert min(seconds) < 0.005, seconds
         """
     )
 

@@ -20,6 +20,8 @@ PRECISION = "INFERENCE_PRECISION_HINT"
 # Lanes that are measured together: enough to meet on a shared cache, without a compilation for each of many cores.
 MEASURED_LANES = 4
 LONG_SECONDS = 0.1
+# For one size, beside a warm-up.
+MEASURE_SECONDS = 0.05
 
 # Of each lane: its device, and its compiled models by batch size.
 Lanes = list[tuple[str, dict[int, Compiled]]]
@@ -86,7 +88,7 @@ class Compiler:
         # What takes long does not vary much: a warm-up and one run of it have to do.
         min_runs = 1 if self._seconds.get(1, 0.0) * (rows or 1) > LONG_SECONDS else 3
         # A figure that is asked for again matters: it gets longer.
-        limit = 0.1 if rows in self._seconds else 0.05
+        limit = 2 * MEASURE_SECONDS if rows in self._seconds else MEASURE_SECONDS
         seconds = at_once(lambda one: one.measure(min_runs=min_runs, max_seconds=limit), compiled)
         self._seconds[rows] = min(sum(seconds) / len(seconds), self._seconds.get(rows, math.inf))
         return self._seconds[rows]

@@ -430,7 +430,9 @@ TEST("a native policy sees the lanes, and a wrong answer is a fault and not a ch
         std::uint32_t idle = 0, pending_rows = 0, destroyed = 0;
         std::uint64_t rows = 0;
     } context;
-    const ovengine_policy policy{OVENGINE_POLICY_ABI_VERSION, sizeof(ovengine_policy), &context,
+    const ovengine_policy policy{OVENGINE_POLICY_ABI_VERSION,
+                                 sizeof(ovengine_policy),
+                                 &context,
                                  [](void* given, const ovengine_dispatch* dispatch) {
                                      auto& seen = *static_cast<Context*>(given);
                                      seen.idle = 0;
@@ -440,7 +442,8 @@ TEST("a native policy sees the lanes, and a wrong answer is a fault and not a ch
                                      seen.rows = dispatch->lanes[1].rows;
                                      return seen.answer;
                                  },
-                                 [](void* given) { ++static_cast<Context*>(given)->destroyed; }};
+                                 [](void* given) { ++static_cast<Context*>(given)->destroyed; },
+                                 nullptr};
     const auto stats = std::make_unique<std::array<LaneStats, 3>>();
     (*stats)[1].rows.add(17);
     {
