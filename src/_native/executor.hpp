@@ -16,9 +16,9 @@ struct Port {
     std::vector<std::string> names;  // the first is the one that is shown; never empty
     Dimensions shape;
     bool rank_is_static = true;
-    std::string dtype;         // of the array that shows it, in NumPy's spelling: "f4", "i8", "b1", ...; "U" for text
+    std::string dtype;           // of the array that shows it, in NumPy's spelling: "f4", "i8", "b1", ...; "U" for text
     std::string element_type{};  // OpenVINO's name of an element: "f32", "bf16", "u4", "string", ...
-    std::size_t bits = 0;      // of an element in memory; 0 for text
+    std::size_t bits = 0;        // of an element in memory; 0 for text
     // Bounds of each dimension; `most` is -1 where there is none. Empty when the rank is dynamic.
     Dimensions least{}, most{};
 };
