@@ -243,6 +243,19 @@ def test_a_step_in_doubt_is_measured_again() -> None:
     assert plan.cost_us == pytest.approx({1: 100, 4: 130, 16: 300})
 
 
+def test_a_small_gain_must_show_more_than_once() -> None:
+    again: list[int] = []
+
+    def measure_again(size: int) -> float:
+        again.append(size)
+        return {1: 4000e-6, 4: 16400e-6}[size]
+
+    # The first measurement of 1 met a busy machine.
+    plan = AdaptiveBatcher().plan(batch_context({1: 5000, 4: 16400}, measure_again=measure_again))
+    assert again == [1, 4] * 3
+    assert plan.ladder == (1,)
+
+
 def test_a_small_gain_is_not_worth_batching() -> None:
     assert AdaptiveBatcher().plan(batch_context({1: 5000, 4: 18800, 16: 75000})).ladder == (1,)
 

@@ -26,7 +26,10 @@ LONGEST_BATCH_SECONDS = 10e-3
 GAIN = 0.10
 # Compiling and measuring stops when the next size would probably go beyond this.
 TIME_BUDGET_SECONDS = 3.0
-# A measurement in doubt is repeated if that takes less than this.
+# A step that saves less than this share of the time per row is in doubt, and measured again: so many times, the two sizes
+# by turns, if one round takes less than this.
+DOUBT = 0.30
+REPEATS = 3
 AGAIN_SECONDS = 0.5
 # A warm-up and a measured inference.
 LEAST_RUNS = 2
@@ -62,10 +65,8 @@ def climb(context: BatchContext) -> tuple[dict[int, float], str]:
         now = time.perf_counter()
         best = min(cost, key=lambda known: row_seconds(cost, known), default=None)
         cost[size] = seconds
-        if best is not None and not is_step(cost, best, size):
-            # What else the machine did in one of the two moments must not decide.
-            if (cost[best] + seconds) * LEAST_RUNS < AGAIN_SECONDS:
-                cost[best], cost[size] = context.measure_again(best), context.measure_again(size)
+        if best is not None:
+            resolve_doubt(context, cost, best, size)
             if not is_step(cost, best, size):
                 by_row = {known: f"{cost[known] / known * 1e6:.3g}" for known in (best, size)}
                 return cost, f"{by_row[best]} us a row at {best}, {by_row[size]} at {size}"
@@ -86,6 +87,15 @@ def candidates(limit: int | None) -> tuple[int, ...]:
 def row_seconds(cost: dict[int, float], size: int) -> float:
     """Time per row at `size`, with its share of what a batch costs beside its inference."""
     return (cost[size] + BATCH_SECONDS) / size
+
+
+def resolve_doubt(context: BatchContext, cost: dict[int, float], size: int, larger: int) -> None:
+    """Measure the two again where they are close: what else the machine did in one moment must not decide."""
+    for _ in range(REPEATS):
+        saved = 1 - row_seconds(cost, larger) / row_seconds(cost, size)
+        if saved > DOUBT or (cost[size] + cost[larger]) * LEAST_RUNS > AGAIN_SECONDS:
+            return
+        cost[size], cost[larger] = context.measure_again(size), context.measure_again(larger)
 
 
 def is_step(cost: dict[int, float], size: int, larger: int) -> bool:
