@@ -186,10 +186,17 @@ class Planner:
         self, graph: Graph, devices: Sequence[DevicePlan], between_steps: Callable[[], None] | None = None
     ) -> tuple[Compiler, BatchAxis]:
         """How requests of this model may run, at first, and what compiles it so."""
-        axis = _element_types.examine(graph.inputs, graph.outputs) or _batch_axis.examine(graph)
-        compiler = Compiler(self.runtime, graph, devices, self.options.config, axis)
-        compiler.between_steps = between_steps or compiler.between_steps
-        return compiler, self.confirm_single(compiler, axis)
+        not_numbers = _element_types.examine(graph.inputs, graph.outputs)
+        refused: tuple[Compiler, BatchAxis] | None = None
+        for axis in [not_numbers] if not_numbers else _batch_axis.candidates(graph):
+            compiler = Compiler(self.runtime, graph, devices, self.options.config, axis)
+            compiler.between_steps = between_steps or compiler.between_steps
+            confirmed = self.confirm_single(compiler, axis)
+            if confirmed.batchable:
+                return compiler, confirmed if refused is None else _instead(refused[1], confirmed)
+            refused = refused or (compiler, confirmed)
+        assert refused is not None
+        return refused
 
     def confirm_single(self, compiler: Compiler, axis: BatchAxis) -> BatchAxis:
         """Whether requests may run row by row, which they will until larger sizes are ready."""
@@ -204,20 +211,44 @@ class Planner:
 
     def plan_batches(
         self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None, proven: bool
-    ) -> tuple[BatchAxis, BatchPlan]:
-        """Batch sizes that pay and are right."""
+    ) -> tuple[Compiler, BatchAxis, BatchPlan]:
+        """Batch sizes that pay and are right, and what compiles them."""
         batch = batch or self._ask_batcher(batcher, compiler, graph, axis)
         assert batch is not None
         if batch.ladder != (1,):
             if not proven:
-                axis = _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
+                confirmed = _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
+                other = None if confirmed.batchable else self._other_axis(compiler, graph, confirmed)
+                if other is not None:
+                    return self.plan_batches(batcher, *other, None, proven=True)
+                axis = confirmed
             if axis.batchable:
-                axis = _outcome(axis, verify_ladder(compiler, batch.ladder, self.options.verify, self.cache))
+                batch = self._cut(compiler, batch)
         if axis.batchable:
             self.decide("batcher", batcher.name, batch.why)
-            return axis, batch
+            return compiler, axis, batch
         self.decide("batcher", "none", f"rows are not put together: {axis}")
-        return axis, self._unbatched()
+        return compiler, axis, self._unbatched()
+
+    def _other_axis(
+        self, compiler: Compiler, graph: Graph, refused: BatchAxis
+    ) -> tuple[Compiler, Graph, BatchAxis] | None:
+        """Where rows that are served already may be put together otherwise. Callers go on giving them as before."""
+        for other in _batch_axis.with_equal_rows(graph, refused):
+            along = compiler.along(other)
+            proof = verify_model(along, self.options.verify, self.cache)
+            if proof.holds:
+                axis = replace(_outcome(other, proof), mode="rows", inputs=refused.inputs, outputs=refused.outputs)
+                return along, graph, _instead(refused, axis)
+        return None
+
+    def _cut(self, compiler: Compiler, batch: BatchPlan) -> BatchPlan:
+        """Without the sizes that fail their proof."""
+        ladder, failed = verify_ladder(compiler, batch.ladder, self.options.verify, self.cache)
+        if failed is None:
+            return batch
+        self.decide("ladder", f"up to {ladder[-1]}", failed)
+        return replace(batch, ladder=ladder, cost_us={size: batch.cost_us[size] for size in ladder})
 
     def _unbatched(self) -> BatchPlan:
         return BatchPlan(max_queue_delay_us=self.options.max_queue_delay_us or 0)
@@ -292,11 +323,11 @@ class Planner:
 
         def work() -> None:
             compiler.between_steps = preparation.check
-            final_axis, final = self.plan_batches(choices.batcher, compiler, graph, axis, batch, proven)
-            lanes = compiler.lanes(final.ladder)
+            made, final_axis, final = self.plan_batches(choices.batcher, compiler, graph, axis, batch, proven)
+            lanes = made.lanes(final.ladder)
             running = reference()
             if running is not None:
-                plan = self.plan(compiler, lanes, final_axis, final, choices)
+                plan = self.plan(made, lanes, final_axis, final, choices)
                 running._grow(draft, plan, lanes)
 
         preparation.start(work, self.turn)
@@ -341,6 +372,12 @@ def _check_ranks(ports: Sequence[Port]) -> None:
 def _outcome(axis: BatchAxis, proof: Proof) -> BatchAxis:
     why = f"{axis.why}; {proof.why}" if proof.holds and proof.why else proof.why
     return replace(axis, batchable=proof.holds, why=why or axis.why, failed=proof.failed)
+
+
+def _instead(refused: BatchAxis, axis: BatchAxis) -> BatchAxis:
+    """An axis that holds where a more plausible one does not."""
+    where = ", ".join("none" if found is None else str(found) for found in refused.inputs)
+    return replace(axis, why=f"{axis.why}; with input axes {where} instead, {refused}")
 
 
 def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:
