@@ -55,6 +55,13 @@ class Compiler:
         # Called before each step that takes long; may raise to end it all.
         self.between_steps: Callable[[], None] = lambda: None
 
+    def along(self, axis: BatchAxis) -> Compiler:
+        """For another batch axis by which a row is the same array; what is compiled for one row serves there, too."""
+        other = Compiler(self._runtime, self._model, self.devices, self._config, axis)
+        other.between_steps = self.between_steps
+        other._compiled = {key: compiled for key, compiled in self._compiled.items() if key[2] == 1}
+        return other
+
     @property
     def is_blob(self) -> bool:
         """Whether the model was compiled before, for one shape."""

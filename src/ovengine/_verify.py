@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,10 @@ def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
     """
 
     def prove() -> Proof:
-        proof = _proof.prove(compiler.in_f32(1), compiler.in_f32(TRIAL_ROWS))
+        exact = compiler.in_f32(1)
+        proof = _proof.prove(exact, compiler.in_f32(TRIAL_ROWS))
         if proof.holds and (precision := compiler.precision()) != "f32":
-            return _proof.prove(compiler.compiled(1), compiler.compiled(TRIAL_ROWS), precision)
+            return _proof.prove(compiler.compiled(1), compiler.compiled(TRIAL_ROWS), precision, exact)
         return proof
 
     if mode == "off":
@@ -36,22 +38,29 @@ def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
     return _kept(compiler, {"rows": TRIAL_ROWS}, prove, mode, cache)
 
 
-def verify_ladder(compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache) -> Proof:
-    """Whether they may at each of these sizes, where `verify_model` holds: each is compared with the one below it."""
-    if mode != "off":
-        for known, size in itertools.pairwise((1, *(size for size in ladder if size > 1))):
-            if size != TRIAL_ROWS and not (proof := verify_size(compiler, known, size, mode, cache)).holds:
-                return proof
-    return Proof(None, "")
+def verify_ladder(
+    compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache
+) -> tuple[tuple[int, ...], str | None]:
+    """As much of the ladder as rows may share an inference at, where `verify_model` holds, and why no more.
 
+    In f32 each size is compared with the one below it, in another precision with rows alone.
+    """
+    in_f32 = mode == "off" or compiler.precision() == "f32"
+    exact = functools.cache(lambda: compiler.in_f32(1))
+    for known, size in itertools.pairwise((1, *(size for size in ladder if size > 1))):
+        if mode == "off" or size == TRIAL_ROWS:
+            continue
 
-def verify_size(compiler: Compiler, known: int, size: int, mode: Verify, cache: Cache) -> Proof:
-    """Of a size of the ladder, where the model and a smaller size were proven."""
+        def prove(known: int = known, size: int = size) -> Proof:
+            if in_f32:
+                return _proof.prove_size(compiler.compiled(known), compiler.compiled(size))
+            return _proof.prove_size(compiler.compiled(1), compiler.compiled(size), compiler.precision(), exact())
 
-    def prove() -> Proof:
-        return _proof.prove_size(compiler.compiled(known), compiler.compiled(size), compiler.precision())
-
-    return _kept(compiler, {"size": size}, prove, mode, cache)
+        proof = _kept(compiler, {"size": size}, prove, mode, cache)
+        if not proof.holds:
+            held = tuple(smaller for smaller in ladder if smaller < size)
+            return held or (1,), f"check {proof.failed!r} failed at {size}: {proof.why}"
+    return tuple(ladder), None
 
 
 def _kept(compiler: Compiler, what: dict[str, int], prove: Callable[[], Proof], mode: Verify, cache: Cache) -> Proof:
