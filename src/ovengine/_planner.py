@@ -20,8 +20,9 @@ from ovengine._cache import Cache
 from ovengine._class_models import start_classes
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import CpuBudget, Graph, Port, Runtime
+from ovengine._memory import NoRoom
 from ovengine._plugin_calls import PluginCalls
-from ovengine._proof import TRIAL_RUN, Proof
+from ovengine._proof import TRIAL_RUN
 from ovengine._row_classes import has_classes
 from ovengine._verify import verify_ladder, verify_model
 from ovengine.config import LoadOptions, check_properties
@@ -67,9 +68,10 @@ class Planner:
         self.cache = Cache(options.cache_directory)
         self.decisions = [Decision(*note) for note in options.notes]
 
-    def anew(self) -> Planner:
-        """For one more model with the same options; nothing is decided yet."""
-        return Planner(self.plugins, self.runtime, self.available_devices, self.budget, self.options, self.turn)
+    def anew(self, memory_limit: int | None) -> Planner:
+        """For one more model with the same options but for the limit; nothing is decided yet."""
+        options = replace(self.options, memory_limit=memory_limit)
+        return Planner(self.plugins, self.runtime, self.available_devices, self.budget, options, self.turn)
 
     def load(
         self,
@@ -100,7 +102,8 @@ class Planner:
             sizes = self.plugins.get("batcher", self.options.batcher or batcher)
             devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
         if isinstance(model, Blob):
-            compiler = Compiler(self.runtime, model, devices, self.options.config)
+            compiler = Compiler(self.runtime, model, devices, self.options.config, None, self.options.memory_limit)
+            self.make_room(compiler, None, 1)
             compiled = compiler.compiled(None)
             ports = compiled.inputs, compiled.outputs
             axis = _element_types.examine(*ports) or _batch_axis.examine_ports(*ports, compiled.has_state)
@@ -189,8 +192,12 @@ class Planner:
         not_numbers = _element_types.examine(graph.inputs, graph.outputs)
         refused: tuple[Compiler, BatchAxis] | None = None
         for axis in [not_numbers] if not_numbers else _batch_axis.candidates(graph):
-            compiler = Compiler(self.runtime, graph, devices, self.options.config, axis)
+            compiler = Compiler(self.runtime, graph, devices, self.options.config, axis, self.options.memory_limit)
             compiler.between_steps = between_steps or compiler.between_steps
+            if axis.batchable:
+                self.make_room(compiler, 1, _memory.USUAL_SIZES)
+            else:
+                self.make_room(compiler, 1 if axis.mode == "rows" else None, 1)
             confirmed = self.confirm_single(compiler, axis)
             if confirmed.batchable:
                 return compiler, confirmed if refused is None else _instead(refused[1], confirmed)
@@ -207,43 +214,67 @@ class Planner:
         except InferenceError as error:
             return replace(axis, batchable=False, why=str(error), failed=TRIAL_RUN)
         # One row at a time is right for a model made for one row; for any other it needs the trial, too.
-        return axis if axis.mode == "rows" else _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
+        return axis if axis.mode == "rows" else self._verified(compiler, axis)
+
+    def _verified(self, compiler: Compiler, axis: BatchAxis) -> BatchAxis:
+        """What the trial says."""
+        proof = verify_model(compiler, self.options.verify, self.cache)
+        if self.options.memory_limit is not None:
+            compiler.keep_only([1])  # the sizes that are chosen need the room
+        why = f"{axis.why}; {proof.why}" if proof.holds and proof.why else proof.why
+        return replace(axis, batchable=proof.holds, why=why or axis.why, failed=proof.failed)
+
+    def make_room(self, compiler: Compiler, rows: int | None, sizes: int) -> None:
+        """Share compiled models where `memory_limit` asks for it. Raises ConfigError when it is too little for one."""
+        shared = compiler.share_lanes_for_room(rows, sizes)
+        if shared is not None:
+            self.decide("memory_limit", "one compiled model for all lanes", shared)
 
     def plan_batches(
         self, batcher: Batcher, compiler: Compiler, graph: Graph, axis: BatchAxis, batch: BatchPlan | None, proven: bool
     ) -> tuple[Compiler, BatchAxis, BatchPlan]:
         """Batch sizes that pay and are right, and what compiles them."""
-        batch = batch or self._ask_batcher(batcher, compiler, graph, axis)
-        assert batch is not None
-        if batch.ladder != (1,):
-            if not proven:
-                confirmed = _outcome(axis, verify_model(compiler, self.options.verify, self.cache))
-                other = None if confirmed.batchable else self._other_axis(compiler, graph, confirmed)
-                if other is not None:
-                    return self.plan_batches(batcher, *other, None, proven=True)
-                axis = confirmed
-            if axis.batchable:
-                batch = self._cut(compiler, batch)
+        if not proven and self.options.memory_limit is not None:
+            # Under a limit first of all: what the proof compiles is gone before the sizes need the room.
+            compiler, axis = self._prove(compiler, graph, axis)
+            proven = True
         if axis.batchable:
+            batch = batch or self._ask_batcher(batcher, compiler, graph, axis)
+            assert batch is not None
+            if batch.ladder != (1,) and not proven:
+                before = compiler
+                compiler, axis = self._prove(compiler, graph, axis)
+                if axis.batchable and compiler is not before:
+                    return self.plan_batches(batcher, compiler, graph, axis, None, proven=True)
+        if batch is not None and axis.batchable:
+            batch = self._cut(compiler, batch)
             self.decide("batcher", batcher.name, batch.why)
             return compiler, axis, batch
         self.decide("batcher", "none", f"rows are not put together: {axis}")
         return compiler, axis, self._unbatched()
 
-    def _other_axis(
-        self, compiler: Compiler, graph: Graph, refused: BatchAxis
-    ) -> tuple[Compiler, Graph, BatchAxis] | None:
-        """Where rows that are served already may be put together otherwise. Callers go on giving them as before."""
+    def _prove(self, compiler: Compiler, graph: Graph, axis: BatchAxis) -> tuple[Compiler, BatchAxis]:
+        """Whether the rows that are served already may be put together, along this axis or another."""
+        confirmed = self._verified(compiler, axis)
+        if confirmed.batchable:
+            return compiler, confirmed
+        return self._other_axis(compiler, graph, confirmed) or (compiler, confirmed)
+
+    def _other_axis(self, compiler: Compiler, graph: Graph, refused: BatchAxis) -> tuple[Compiler, BatchAxis] | None:
+        """Callers go on giving rows as before."""
         for other in _batch_axis.with_equal_rows(graph, refused):
             along = compiler.along(other)
-            proof = verify_model(along, self.options.verify, self.cache)
-            if proof.holds:
-                axis = replace(_outcome(other, proof), mode="rows", inputs=refused.inputs, outputs=refused.outputs)
-                return along, graph, _instead(refused, axis)
+            confirmed = self._verified(along, other)
+            if confirmed.batchable:
+                axis = replace(confirmed, mode="rows", inputs=refused.inputs, outputs=refused.outputs)
+                return along, _instead(refused, axis)
         return None
 
     def _cut(self, compiler: Compiler, batch: BatchPlan) -> BatchPlan:
         """Without the sizes that fail their proof."""
+        if batch.ladder == (1,):
+            return batch
+        compiler.keep_only((1, *batch.ladder))
         ladder, failed = verify_ladder(compiler, batch.ladder, self.options.verify, self.cache)
         if failed is None:
             return batch
@@ -270,23 +301,41 @@ class Planner:
             hint=self.options.hint,
             max_batch_size=self.options.max_batch_size,
             max_queue_delay_us=self.options.max_queue_delay_us,
-            constant_bytes=graph.constant_bytes,
-            compiled_copies=sum(plan.compiled_copies for plan in compiler.devices),
-            memory_budget_bytes=_memory.budget_bytes(),
+            constant_bytes=max(graph.constant_bytes, compiler.ledger.expected(1)),
+            compiled_copies=compiler.copies,
+            memory_budget_bytes=_memory.budget_bytes(self.options.memory_limit),
             measure=compiler.measure if measures else only_single,
             measure_again=compiler.measure_again if measures else only_single,
             batch_sizes=self.options.batch_sizes,
         )
+        # Sizes are compared with rows in f32, where they are not of that precision.
+        compiler.ledger.spare = self.options.verify != "off" and compiler.precision() != "f32"
         try:
-            return self.calls.plan_batches(batcher, context)
+            return self._plan_within_limit(batcher, compiler, context)
         except _Unmeasured:
             return None
+
+    def _plan_within_limit(self, batcher: Batcher, compiler: Compiler, context: BatchContext) -> BatchPlan:
+        """The batcher's plan with as many sizes as `memory_limit` leaves room for."""
+        while True:
+            try:
+                return self.calls.plan_batches(batcher, context)
+            except NoRoom as full:
+                smaller = [size for size in compiler.sizes if full.rows is not None and size < full.rows]
+                most = max(smaller, default=1)
+                if not smaller or most == context.max_batch_size:
+                    raise
+                self.decide("memory_limit", f"batches of up to {most}", str(full))
+                sizes = context.batch_sizes and (tuple(n for n in context.batch_sizes if n <= most) or (most,))
+                context = replace(context, max_batch_size=most, batch_sizes=sizes)
 
     # -- start --------------------------------------------------------------------------------------------------------
 
     def start(self, compiler: Compiler, axis: BatchAxis, batch: BatchPlan, choices: Choices) -> Model:
         """Compile what is missing, and start the lanes."""
         as_it_is = axis.mode != "rows" or compiler.is_blob
+        if as_it_is:
+            compiler.keep_only([])
         lanes = compiler.lanes((None,) if as_it_is else batch.ladder)
         if not batch.cost_us and axis.mode != "dynamic":
             # Zeros may be no input for this model; its cost then stays unknown, and matters little at one size.
@@ -336,6 +385,8 @@ class Planner:
     def plan(self, compiler: Compiler, lanes: Lanes, axis: BatchAxis, batch: BatchPlan, choices: Choices) -> Plan:
         """What was decided so far, in one value."""
         example = next(iter(lanes[0][1].values()))
+        as_it_is = axis.mode != "rows" or compiler.is_blob
+        made = (None,) if as_it_is else batch.ladder
         inputs = _tensors(example.inputs, axis.mode, axis.inputs)
         outputs = _tensors(example.outputs, axis.mode, axis.outputs)
         return Plan(
@@ -348,7 +399,10 @@ class Planner:
             batch=batch,
             scheduler=choices.policy.name,
             precision=tuple(compiler.precision(index) for index in range(len(compiler.devices))),
-            memory_bytes=_memory.estimate_bytes(compiler, batch, (*inputs, *outputs)),
+            memory_bytes=compiler.ledger.held_bytes
+            + _memory.tensor_bytes(compiler.devices, batch.ladder[-1], (*inputs, *outputs)),
+            memory_limit=self.options.memory_limit,
+            compiled_bytes={rows or 1: compiler.ledger.expected(rows) for rows in made},
             max_queue_size=self.options.max_queue_size,
             queue_full_action=self.options.queue_full_action,
             decisions=(Decision("batch axis", axis.mode, str(axis)), *self.decisions),
@@ -367,11 +421,6 @@ def _check_ranks(ports: Sequence[Port]) -> None:
     for port in ports:
         if port.shape is None:
             raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")
-
-
-def _outcome(axis: BatchAxis, proof: Proof) -> BatchAxis:
-    why = f"{axis.why}; {proof.why}" if proof.holds and proof.why else proof.why
-    return replace(axis, batchable=proof.holds, why=why or axis.why, failed=proof.failed)
 
 
 def _instead(refused: BatchAxis, axis: BatchAxis) -> BatchAxis:
