@@ -1,9 +1,11 @@
 #include "openvino_executor.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/util/assign_base.hpp>
 #include <openvino/op/util/multi_subgraph_base.hpp>
@@ -144,17 +146,55 @@ Remake remake_by(ov::Core core, std::string device, ov::AnyMap properties, std::
     };
 }
 
+// The compiled model that a lane and its sessions run. A failure for values may leave it as it must not stay: the same
+// values would be passed over next time, whichever of its requests they come with. So it is made anew, and all who have
+// requests of it go on with the new one, each before its next inference. Thread-safe.
+class Renewable {
+  public:
+    // `remake`: compiles the model anew, or is empty.
+    Renewable(ov::CompiledModel compiled, Remake remake) : compiled_(std::move(compiled)), remake_(std::move(remake)) {}
+
+    // The latest, and its number.
+    ov::CompiledModel get(std::uint64_t& generation) const {
+        const std::lock_guard lock(mutex_);
+        generation = generation_.load(std::memory_order_relaxed);
+        return compiled_;
+    }
+    ov::CompiledModel get() const {
+        std::uint64_t generation = 0;
+        return get(generation);
+    }
+    // relaxed: the lock in get() orders the rest.
+    bool is_latest(std::uint64_t generation) const noexcept {
+        return generation_.load(std::memory_order_relaxed) == generation;
+    }
+    // The one of `generation` has failed. Whoever asks for the latest meanwhile waits for it.
+    void renew(std::uint64_t generation) {
+        const std::lock_guard lock(mutex_);
+        if (!remake_ || !is_latest(generation)) return;
+        generation_.store(generation + 1, std::memory_order_relaxed);
+        compiled_ = remake_(compiled_);
+    }
+
+  private:
+    mutable std::mutex mutex_;
+    ov::CompiledModel compiled_;
+    Remake remake_;
+    std::atomic<std::uint64_t> generation_{0};  // written under the lock
+};
+
 class OpenvinoExecutor final : public Executor {
   public:
-    // `may_fail`: for the values of its inputs; `remake`: compiles the model anew, or is empty.
-    OpenvinoExecutor(ov::CompiledModel compiled, bool may_fail, Remake remake)
-        : compiled_(std::move(compiled)),
-          remake_(std::move(remake)),
+    // `may_fail`: for the values of its inputs.
+    OpenvinoExecutor(std::shared_ptr<Renewable> model, bool may_fail)
+        : model_(std::move(model)),
+          compiled_(model_->get(generation_)),
           inputs_(types_of(compiled_.inputs())),
           outputs_(types_of(compiled_.outputs())),
           may_fail_(may_fail) {}
 
     void infer(std::uint32_t binding, std::byte* const* inputs, std::byte* const* outputs) override {
+        if (may_fail_) follow();
         if (binding >= bound_.size()) bound_.resize(binding + 1);
         Bound& bound = bound_[binding];
         if (!bound.request) {
@@ -179,37 +219,40 @@ class OpenvinoExecutor final : public Executor {
         // A request stands for itself: what an earlier one left behind must not show.
         if (has_state_) bound.request.reset_state();
         if (may_fail_)
-            with_remake([&] { infer_checked(bound.request); });
+            with_renewal([&] { infer_checked(bound.request); });
         else
             bound.request.infer();
         if (any_shared_) copy_shared(bound.request, outputs);
     }
 
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
+        follow();
         if (!shaped_) {
             shaped_ = compiled_.create_infer_request();
             has_state_ = !shaped_.query_state().empty();
         }
         if (has_state_) shaped_.reset_state();
         std::vector<ShapedOutput> outputs;
-        with_remake([&] { outputs = infer_at(shaped_, inputs_, inputs, outputs_.size()); });
+        with_renewal([&] { outputs = infer_at(shaped_, inputs_, inputs, outputs_.size()); });
         return outputs;
     }
 
   private:
-    // What failed may have left the compiled model in a state of its own.
     template <class Run>
-    void with_remake(Run run) {
+    void with_renewal(Run run) {
         try {
             run();
         } catch (...) {
-            if (remake_) {
-                bound_.clear();
-                shaped_ = {};
-                compiled_ = remake_(compiled_);
-            }
+            model_->renew(generation_);
+            follow();  // also when nobody asks again: it lets go of the old one
             throw;
         }
+    }
+    void follow() {
+        if (model_->is_latest(generation_)) return;
+        bound_.clear();
+        shaped_ = {};
+        compiled_ = model_->get(generation_);
     }
 
     struct Bound {
@@ -238,8 +281,9 @@ class OpenvinoExecutor final : public Executor {
         }
     }
 
+    const std::shared_ptr<Renewable> model_;
+    std::uint64_t generation_ = 0;
     ov::CompiledModel compiled_;
-    Remake remake_;
     const std::vector<PortType> inputs_;
     std::vector<PortType> outputs_;
     std::vector<Bound> bound_;
@@ -249,11 +293,12 @@ class OpenvinoExecutor final : public Executor {
 
 class OpenvinoStateful final : public StatefulExecutor {
   public:
-    explicit OpenvinoStateful(ov::CompiledModel compiled)
-        : request_(compiled.create_infer_request()),
-          inputs_(types_of(compiled.inputs())),
-          outputs_(compiled.outputs().size()),
-          variables_(request_.query_state()) {
+    explicit OpenvinoStateful(std::shared_ptr<Renewable> model) : model_(std::move(model)) {
+        ov::CompiledModel compiled = model_->get(generation_);
+        request_ = compiled.create_infer_request();
+        inputs_ = types_of(compiled.inputs());
+        outputs_ = compiled.outputs().size();
+        variables_ = request_.query_state();
         for (auto& variable : variables_) {
             const ov::Tensor tensor = variable.get_state();
             const ov::Shape shape = tensor.get_shape();
@@ -261,58 +306,115 @@ class OpenvinoStateful final : public StatefulExecutor {
                 {{variable.get_name()}, {shape.begin(), shape.end()}, true, numpy_dtype(tensor.get_element_type())});
             types_.push_back(tensor.get_element_type());
         }
+        is_initial_.assign(variables_.size(), true);
     }
 
     const std::vector<Port>& states() const override { return states_; }
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
-        return infer_at(request_, inputs_, inputs, outputs_);
+        follow();
+        try {
+            auto outputs = infer_at(request_, inputs_, inputs, outputs_);
+            is_initial_.assign(variables_.size(), false);
+            return outputs;
+        } catch (const std::exception& error) {
+            model_->renew(generation_);
+            try {
+                follow();
+            } catch (const std::exception& lost) {
+                throw std::runtime_error(std::string(error.what()) + "; " + lost.what());
+            }
+            throw;
+        }
     }
-    void reset_state() override { request_.reset_state(); }
+    void reset_state() override {
+        request_.reset_state();
+        is_initial_.assign(variables_.size(), true);
+    }
     ShapedOutput state(std::size_t variable) override { return copied(variables_[variable].get_state()); }
     void set_state(std::size_t variable, const ShapedInput& value) override {
         // A tensor of its own: a device may keep it.
         ov::Tensor tensor(types_[variable], to_shape(value.shape));
         if (tensor.get_byte_size() > 0) std::memcpy(tensor.data(), value.data, tensor.get_byte_size());
         variables_[variable].set_state(tensor);
+        is_initial_[variable] = false;
     }
 
   private:
+    // Goes on with the latest compiled model, from the state that the last inference left: one that fails does not
+    // change it. Throws when that state is lost; it is the initial one then.
+    void follow() {
+        if (model_->is_latest(generation_)) return;
+        std::uint64_t generation = 0;
+        ov::InferRequest request = model_->get(generation).create_infer_request();
+        std::vector<ov::VariableState> variables = request.query_state();
+        std::string lost;
+        try {
+            carry_over(variables);
+        } catch (const std::exception& error) {
+            lost = std::string("the state could not be kept, and is the initial one again: ") + error.what();
+            request.reset_state();
+            is_initial_.assign(variables_.size(), true);
+        }
+        request_ = std::move(request);
+        variables_ = std::move(variables);
+        generation_ = generation;
+        if (!lost.empty()) throw std::runtime_error(lost);
+    }
+    // Into `variables`, which are put in the order of those that there are. What is still in its initial state stays
+    // so: OpenVINO shows zeros for it, whatever it is.
+    void carry_over(std::vector<ov::VariableState>& variables) {
+        for (std::size_t i = 0; i < variables_.size(); ++i) {
+            const auto same = std::find_if(variables.begin() + static_cast<std::ptrdiff_t>(i), variables.end(),
+                                           [&](auto& each) { return each.get_name() == states_[i].names.front(); });
+            if (same == variables.end()) throw std::runtime_error("no variable " + states_[i].names.front());
+            std::iter_swap(variables.begin() + static_cast<std::ptrdiff_t>(i), same);
+            if (is_initial_[i]) continue;
+            const ov::Tensor value = variables_[i].get_state();
+            ov::Tensor copy(value.get_element_type(), value.get_shape());
+            value.copy_to(copy);
+            variables[i].set_state(copy);
+        }
+    }
+
+    const std::shared_ptr<Renewable> model_;
+    std::uint64_t generation_ = 0;
     ov::InferRequest request_;
-    const std::vector<PortType> inputs_;
-    const std::size_t outputs_;
+    std::vector<PortType> inputs_;
+    std::size_t outputs_ = 0;
     std::vector<ov::VariableState> variables_;
     std::vector<Port> states_;
     std::vector<ov::element::Type> types_;  // of the variables
+    std::vector<bool> is_initial_;          // variable by variable
 };
 
 class OpenvinoCompiled final : public CompiledModel {
   public:
     // `source`: what it was compiled from, or its runtime model.
     OpenvinoCompiled(ov::CompiledModel compiled, const ov::Model& source, Remake remake = {})
-        : compiled_(std::move(compiled)), is_dynamic_inside_(is_dynamic_inside(source)), remake_(std::move(remake)) {
-        describe_all(compiled_, inputs_, outputs_);
+        : is_dynamic_inside_(is_dynamic_inside(source)) {
+        describe_all(compiled, inputs_, outputs_);
+        compiled_ = std::make_shared<Renewable>(std::move(compiled), std::move(remake));
     }
     const std::vector<Port>& inputs() const override { return inputs_; }
     const std::vector<Port>& outputs() const override { return outputs_; }
     std::string property(const std::string& name) const override {
-        return compiled_.get_property(name).as<std::string>();
+        return compiled_->get().get_property(name).as<std::string>();
     }
     std::string export_blob() const override {
         std::ostringstream stream;
-        const_cast<ov::CompiledModel&>(compiled_).export_model(stream);
+        compiled_->get().export_model(stream);
         return stream.str();
     }
     std::unique_ptr<Executor> make_executor() const override {
-        return std::make_unique<OpenvinoExecutor>(compiled_, is_dynamic_inside_, remake_);
+        return std::make_unique<OpenvinoExecutor>(compiled_, is_dynamic_inside_);
     }
     std::unique_ptr<StatefulExecutor> make_stateful() const override {
         return std::make_unique<OpenvinoStateful>(compiled_);
     }
 
   private:
-    ov::CompiledModel compiled_;
+    std::shared_ptr<Renewable> compiled_;
     const bool is_dynamic_inside_;
-    const Remake remake_;
     std::vector<Port> inputs_, outputs_;
 };
 
