@@ -145,7 +145,9 @@ class Dispatcher {
     std::uint64_t expired() const noexcept { return expired_.load(); }
     std::uint64_t superseded() const noexcept { return superseded_.load(); }
 
-    // Before the first request.
+    // Before the first request. `elsewhere`: how many requests wait that the dispatcher knows nothing of; they count for
+    // a limit that somebody set.
+    void count_elsewhere(const std::atomic<std::int64_t>& elsewhere) noexcept { elsewhere_ = &elsewhere; }
     void set_group_weight(Backlog::Weight weight) { backlog_.set_weight(std::move(weight)); }
     // How long the shortest inference takes: a request whose deadline is nearer than that is not begun.
     void set_shortest_run_ns(std::int64_t ns) noexcept { shortest_run_ns_.store(ns, std::memory_order_relaxed); }
@@ -176,6 +178,13 @@ class Dispatcher {
     // Would a request that has to wait be refused? Racy: try_queue() and add() decide.
     bool is_full(const Group* group = nullptr) const noexcept {
         return !has_room(static_cast<std::int64_t>(approx_queued()), group != nullptr ? group->approx_waiting() : 0);
+    }
+
+    // The same for one that waits elsewhere: under a limit that somebody set it waits beside those in the ring, otherwise
+    // there is as much room for it alone. `counted`: 1 when it has been counted there. seq_cst: pairs with try_push().
+    bool is_full_elsewhere(std::int64_t counted = 0) const noexcept {
+        const std::int64_t others = has_limit() ? waiting_.load(std::memory_order_seq_cst) + jobs() : 0;
+        return others + elsewhere_->load(std::memory_order_seq_cst) - counted >= limit();
     }
 
     // A request to be filled in; from the pool where possible.
@@ -221,12 +230,16 @@ class Dispatcher {
 
     // Waits until a lane has made room in the queue; may return early.
     platform::WaitResult wait_for_room(platform::Deadline deadline, const Group* group = nullptr) noexcept {
-        room_waiters_.fetch_add(1, std::memory_order_seq_cst);
-        const std::uint32_t epoch = room_epoch_.load(std::memory_order_seq_cst);
-        auto result = platform::WaitResult::woken;
-        if (is_full(group)) result = platform::futex_wait(room_epoch_, epoch, deadline);
-        room_waiters_.fetch_sub(1, std::memory_order_relaxed);
-        return result;
+        return wait_while(deadline, [&] { return is_full(group); });
+    }
+    platform::WaitResult wait_for_room_elsewhere(platform::Deadline deadline) noexcept {
+        return wait_while(deadline, [&] { return is_full_elsewhere(); });
+    }
+    // Also to be called when one less waits elsewhere.
+    void wake_for_room() noexcept {
+        // seq_cst: pairs with wait_while(); either it sees the room or this sees the waiter.
+        room_epoch_.fetch_add(1, std::memory_order_seq_cst);
+        if (room_waiters_.load(std::memory_order_seq_cst) > 0) platform::futex_wake_all(room_epoch_);
     }
 
     // False when the queue is full; the job stays the caller's.
@@ -380,21 +393,35 @@ class Dispatcher {
     // A group that floods the queue leaves some of it to others (dynamic thresholds, Choudhury and Hahne, 1998): with
     // one such group a quarter, with two a seventh.
     bool has_room(std::int64_t queued, std::int64_t of_group) const noexcept {
+        if (has_limit()) queued += elsewhere_->load(std::memory_order_seq_cst);
         return queued < limit() && of_group < kGroupShare * (limit() - queued);
     }
     static constexpr std::int64_t kGroupShare = 3;
 
+    std::int64_t jobs() const noexcept {
+        return static_cast<std::int64_t>(job_count_.load(std::memory_order_relaxed));
+    }
+
     bool try_push(Request* request) noexcept {
         // seq_cst: before the caller's look at the idle lanes, like ClaimWord::publish(). Counted before it is pushed,
-        // so that the limit holds exactly.
+        // so that the limit holds exactly; those elsewhere do the same.
         const std::int64_t before = waiting_.fetch_add(1, std::memory_order_seq_cst);
         OVENGINE_FAILPOINT("Dispatcher::try_queue, counted");
-        const auto jobs = static_cast<std::int64_t>(job_count_.load(std::memory_order_relaxed));
         const Group* const group = request->terms().group.get();
-        if (has_room(before + jobs, group != nullptr ? group->approx_waiting() - 1 : 0) && ring_.try_push(request))
+        if (has_room(before + jobs(), group != nullptr ? group->approx_waiting() - 1 : 0) && ring_.try_push(request))
             return true;
         waiting_.fetch_sub(1, std::memory_order_relaxed);
         return false;
+    }
+
+    template <class IsFull>
+    platform::WaitResult wait_while(platform::Deadline deadline, IsFull is_full) noexcept {
+        room_waiters_.fetch_add(1, std::memory_order_seq_cst);
+        const std::uint32_t epoch = room_epoch_.load(std::memory_order_seq_cst);
+        auto result = platform::WaitResult::woken;
+        if (is_full()) result = platform::futex_wait(room_epoch_, epoch, deadline);
+        room_waiters_.fetch_sub(1, std::memory_order_relaxed);
+        return result;
     }
 
     // The count of a request with terms, and of any in the backlog. seq_cst: before the ring's push, see expire().
@@ -684,12 +711,6 @@ class Dispatcher {
         return true;
     }
 
-    void wake_for_room() noexcept {
-        // seq_cst: pairs with wait_for_room(); either it sees the room or this sees the waiter.
-        room_epoch_.fetch_add(1, std::memory_order_seq_cst);
-        if (room_waiters_.load(std::memory_order_seq_cst) > 0) platform::futex_wake_all(room_epoch_);
-    }
-
     const RowLayout layout_;
     std::atomic<std::uint32_t> capacity_;  // written under the lock
 
@@ -711,6 +732,8 @@ class Dispatcher {
     std::atomic<std::size_t> requests_made_{0};
 
     std::atomic<std::uint32_t> room_epoch_{0}, room_waiters_{0};
+    std::atomic<std::int64_t> nobody_{0};
+    const std::atomic<std::int64_t>* elsewhere_ = &nobody_;
 
     // Everything below: under the lock, but for give() on the free lists.
     std::mutex mutex_;

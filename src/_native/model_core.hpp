@@ -71,6 +71,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
             lanes_.back()->home = sessions_.add_lane(index, std::move(lane.sessions_from));
             if (budget_ != nullptr) lanes_.back()->cpus = std::min(lane.cpus, budget_->cpus());
         }
+        dispatcher_.count_elsewhere(sessions_.waiting());
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
         wake_rows_.store(ladder_->wake_rows(), std::memory_order_relaxed);
         set_shortest_run();
@@ -298,7 +299,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         ticket = Ticket{};
         if (closing()) return Admission::closed;
         Job* const job = new Job(Job::InSession{}, std::move(inputs));
-        const auto added = sessions_.add(session, job, room_for_sessions());
+        const auto added = sessions_.add(session, job, [this] { return !dispatcher_.is_full_elsewhere(1); });
         if (added != Sessions::Added::ok) {
             job->settle(0);
             return added == Sessions::Added::full ? Admission::full : Admission::closed;
@@ -309,10 +310,13 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         return Admission::ok;
     }
     platform::WaitResult wait_for_session_room(platform::Deadline deadline) {
-        return sessions_.wait_for_room(room_for_sessions(), deadline);
+        return dispatcher_.wait_for_room_elsewhere(deadline);
     }
     // (closed) Ends what the session has left; see Sessions::end().
-    void end_session(Session& session) { closed_requests_.add(sessions_.end(session)); }
+    void end_session(Session& session) {
+        closed_requests_.add(sessions_.end(session));
+        dispatcher_.wake_for_room();
+    }
     // After Sessions::try_hold().
     void let_go(const std::shared_ptr<Session>& session) {
         if (sessions_.done(session)) notify_home(session->home());
@@ -441,9 +445,9 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         }
         std::size_t closed = 0;
         if (!drained) {
-            closed += dispatcher_.close_waiting();
-            closed += dispatcher_.close_open_rows();
             closed += sessions_.end_all();
+            closed += dispatcher_.close_waiting();  // also wakes those who wait for room
+            closed += dispatcher_.close_open_rows();
         }
         stopping_.store(true, std::memory_order_seq_cst);
         keeper_.wake();
@@ -457,8 +461,8 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         closed_.store(true, std::memory_order_seq_cst);
         // Rows that were claimed before `closing_` was seen, published after the lanes left.
         closed += dispatcher_.end();
-        closed += dispatcher_.close_waiting();
         closed += sessions_.end_all();
+        closed += dispatcher_.close_waiting();
         closed_requests_.add(closed);
         return all_done_ = closed == 0;
     }
@@ -640,12 +644,6 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         running_.fetch_sub(1, std::memory_order_acq_rel);
     }
 
-    // Under max_queue_size all that waits counts; otherwise sessions have a ring's worth of their own.
-    std::int64_t room_for_sessions() const noexcept {
-        const auto others = static_cast<std::int64_t>(dispatcher_.approx_queued());
-        return dispatcher_.has_limit() ? dispatcher_.limit() - others : dispatcher_.limit();
-    }
-
     // What the lane's owner does next. Sessions and all others take turns, so that neither starves the other.
     Dispatcher::Taken take(LaneThread& lane, platform::Clock::time_point& until, bool flush) {
         if (lane.session_next && take_session(lane)) {
@@ -659,6 +657,7 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
     bool take_session(LaneThread& lane) {
         lane.work.session = sessions_.take(lane.home, lane.work.job);
         if (lane.work.session == nullptr) return false;
+        dispatcher_.wake_for_room();
         lane.work.slot = nullptr;
         lane.work.chunk = {0, lane.work.job->hand_out_rest()};
         lane.work.reason = LaneStats::session;
