@@ -22,7 +22,7 @@ DESTROY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 class Struct(ctypes.Structure):
     """`struct ovengine_policy`."""
 
-    _fields_ = [  # noqa: RUF012  # ctypes wants a list
+    _fields_ = [  # ctypes wants a list
         ("abi_version", ctypes.c_uint32),
         ("struct_size", ctypes.c_uint32),
         ("context", ctypes.c_void_p),

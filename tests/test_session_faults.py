@@ -72,7 +72,9 @@ def test_the_state_is_as_before_and_the_same_values_fail_each_time(model: ovengi
 
 
 @pytest.mark.parametrize("bad", BAD, ids=["reshape", "concat"])
-def test_others_of_the_same_model_keep_their_states_and_get_no_earlier_result(model: ovengine.Model, bad: Array) -> None:
+def test_others_of_the_same_model_keep_their_states_and_get_no_earlier_result(
+    model: ovengine.Model, bad: Array
+) -> None:
     clients = [Client(model) for _ in range(4)]
     untouched, preset = Client(model), Client(model)
     preset.session.state["rows"] = np.full((3, 4), 2, np.float32)  # `steps` stays at its initial value, which is not 0

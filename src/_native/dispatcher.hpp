@@ -145,8 +145,8 @@ class Dispatcher {
     std::uint64_t expired() const noexcept { return expired_.load(); }
     std::uint64_t superseded() const noexcept { return superseded_.load(); }
 
-    // Before the first request. `elsewhere`: how many requests wait that the dispatcher knows nothing of; they count for
-    // a limit that somebody set.
+    // Before the first request. `elsewhere`: how many requests wait that the dispatcher knows nothing of; they count
+    // for a limit that somebody set.
     void count_elsewhere(const std::atomic<std::int64_t>& elsewhere) noexcept { elsewhere_ = &elsewhere; }
     void set_group_weight(Backlog::Weight weight) { backlog_.set_weight(std::move(weight)); }
     // How long the shortest inference takes: a request whose deadline is nearer than that is not begun.
@@ -180,8 +180,9 @@ class Dispatcher {
         return !has_room(static_cast<std::int64_t>(approx_queued()), group != nullptr ? group->approx_waiting() : 0);
     }
 
-    // The same for one that waits elsewhere: under a limit that somebody set it waits beside those in the ring, otherwise
-    // there is as much room for it alone. `counted`: 1 when it has been counted there. seq_cst: pairs with try_push().
+    // The same for one that waits elsewhere: under a limit that somebody set it waits beside those in the ring,
+    // otherwise there is as much room for it alone. `counted`: 1 when it has been counted there. seq_cst: pairs with
+    // try_push().
     bool is_full_elsewhere(std::int64_t counted = 0) const noexcept {
         const std::int64_t others = has_limit() ? waiting_.load(std::memory_order_seq_cst) + jobs() : 0;
         return others + elsewhere_->load(std::memory_order_seq_cst) - counted >= limit();
@@ -398,9 +399,7 @@ class Dispatcher {
     }
     static constexpr std::int64_t kGroupShare = 3;
 
-    std::int64_t jobs() const noexcept {
-        return static_cast<std::int64_t>(job_count_.load(std::memory_order_relaxed));
-    }
+    std::int64_t jobs() const noexcept { return static_cast<std::int64_t>(job_count_.load(std::memory_order_relaxed)); }
 
     bool try_push(Request* request) noexcept {
         // seq_cst: before the caller's look at the idle lanes, like ClaimWord::publish(). Counted before it is pushed,

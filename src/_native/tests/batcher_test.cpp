@@ -35,7 +35,7 @@ Act costs(const Costs& costs) {
 
 struct Case {
     const char* what;
-    Costs costs;  // of the ladder, microseconds
+    Costs costs;                                        // of the ladder, microseconds
     std::vector<std::pair<std::int64_t, Act>> happens;  // at microseconds
     std::vector<Ran> ran;                               // {at microseconds, compiled size, rows}
     std::size_t lanes = 1;
@@ -72,14 +72,11 @@ const Case kCases[] = {
      {{1, 10}, {2, 18}, {4, 27}},
      {{0, rows(3)}, {100, costs({{1, 10}, {2, 18}, {4, 29}})}, {100, rows(3)}},
      {{0, 4, 3}, {100, 2, 2}, {118, 1, 1}}},
-    {"where batching is a loss rows run one by one",
-     kLoss,
-     {{0, rows(3)}},
-     {{0, 1, 1}, {100, 1, 1}, {200, 1, 1}}},
+    {"where batching is a loss rows run one by one", kLoss, {{0, rows(3)}}, {{0, 1, 1}, {100, 1, 1}, {200, 1, 1}}},
     {"a bulk request is cut into the sizes that are done first",
      kStairs,
      {{0, bulk(11)}},
-     {{0, 4, 4}, {30, 4, 4}, {60, 4, 3}}},
+     {{0, 4, 4}, {30, 4, 4}, {60, 2, 2}, {78, 1, 1}}},
 
     // --- Only the sizes that are allowed are ever run.
     {"one row is padded to the smallest size allowed", {{4, 20}, {16, 50}}, {{0, rows(1)}}, {{0, 4, 1}}},
@@ -155,10 +152,14 @@ const Case kCases[] = {
      kGain,
      {{0, rows(1)}, {1, keyed(7, 1)}, {2, keyed(8, 1)}, {3, keyed(7, 1)}},
      {{0, 1, 1}, {100, 2, 2}, {205, 1, 1}}},
-    {"rows of higher priority join the batch that is open, or go before it",
+    {"rows of higher priority join the batch that is open as far as they fit",
      kGain,
      {{0, rows(1)}, {1, rows(6)}, {2, high(2)}, {3, high(3)}},
-     {{0, 1, 1}, {100, 8, 5}, {220, 8, 6}}},
+     {{0, 1, 1}, {100, 8, 8}, {220, 4, 3}}},
+    {"rows of higher priority that do not fit into the batch that is open go before it",
+     kGain,
+     {{0, rows(1)}, {1, rows(7)}, {2, high(2)}},
+     {{0, 1, 1}, {100, 2, 2}, {205, 8, 7}}},
 
     // --- More lanes: another one is woken where that is worth the 30 us that it takes.
     {"a second lane takes what is worth a wake-up",

@@ -28,8 +28,8 @@ struct Arrival {
 
 }  // namespace
 
-// Ageing. Of the requests that come after a request of priority p and run before it, all are of a higher priority q, and
-// came no more than p - q seconds later. So it is overtaken by no more rows than
+// Ageing. Of the requests that come after a request of priority p and run before it, all are of a higher priority q,
+// and came no more than p - q seconds later. So it is overtaken by no more rows than
 //
 //   the sum over q < p of the rows of priority q that arrive within p - q seconds after it
 //
@@ -155,8 +155,8 @@ TEST("over any while that a group waits, it has its share") {
     }
 }
 
-// The same on the whole core, where rows go batch by batch: what a batch has that was begun when the group came to wait,
-// and the open slot, count as one more request.
+// The same on the whole core, where rows go batch by batch: what a batch has that was begun when the group came to
+// wait, and the open slot, count as one more request.
 TEST("a quiet group has its share beside floods, whenever it comes") {
     constexpr std::uint32_t kLargest = 4;
     for (std::uint32_t seed = 1; seed <= 6; ++seed) {
