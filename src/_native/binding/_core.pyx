@@ -38,6 +38,8 @@ from native cimport *
 
 import asyncio
 import contextvars
+import itertools
+import logging
 import os
 import select
 import threading
@@ -55,6 +57,7 @@ cnp.import_array()
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
+_logger = logging.getLogger("ovengine")
 openvino_version = native_openvino_version().decode()
 policy_abi_version = OVENGINE_POLICY_ABI_VERSION
 

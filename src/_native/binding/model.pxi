@@ -1,10 +1,5 @@
 # NativeModel: a loaded model's native half.
 
-import itertools
-import logging
-
-_logger = logging.getLogger("ovengine")
-
 _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
 
 # How long a blocking caller runs chunks of its bulk request before it hands the lane back, and hears of signals again.
