@@ -68,7 +68,7 @@ class OpenvinoExecutor final : public Executor {
           may_fail_(may_fail) {}
 
     void infer(std::uint32_t binding, std::byte* const* inputs, std::byte* const* outputs) override {
-        if (may_fail_) follow();
+        if (may_fail_ || bound_.empty()) follow();  // before the first inference nobody knows whether it may
         if (binding >= bound_.size()) bound_.resize(binding + 1);
         Bound& bound = bound_[binding];
         if (!bound.request) {
