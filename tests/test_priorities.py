@@ -199,7 +199,7 @@ def test_requests_without_latest_only_are_not_superseded() -> None:
 
 def test_a_group_is_one_models_own_whatever_it_is_called_in_another() -> None:
     with fake(1, service_time_us=20_000) as one, fake(1, service_time_us=20_000) as other:
-        frames = []
+        frames: list[ovengine.Future] = []
         for model in (one, other):
             occupy(model)
             model.submit(ROW)
