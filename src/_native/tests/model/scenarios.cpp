@@ -14,7 +14,7 @@ struct Scenario {
     bool (*run)(rl::test_params&);
     unsigned iterations;
 };
-const Scenario scenarios[] = {
+const Scenario kScenarios[] = {
     {"claims", rl::simulate<Claims<2>>, 300'000},
     {"stale_claim", rl::simulate<StaleClaim>, 300'000},
     {"publish_park", rl::simulate<PublishPark>, 300'000},
@@ -79,7 +79,7 @@ int main(int argc, char** argv) {
         }
     }
     int passed = 0, failed = 0;
-    for (const auto& scenario : scenarios) {
+    for (const auto& scenario : kScenarios) {
         if (!wanted.empty() && !wanted.contains(scenario.name)) continue;
         model::sites.clear();
         rl::ostringstream output;
