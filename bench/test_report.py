@@ -12,9 +12,10 @@ import pytest
 import models
 from bench import work
 from bench.__main__ import run
+from bench.claims import OURS, Claim
 from bench.contenders import LoneCaller
 from bench.core import CoreFigure
-from bench.experiments import CALL, EXPERIMENTS, OURS, Claim
+from bench.experiments import CALL, EXPERIMENTS
 from bench.footprint import Footprint
 from bench.machine import Machine
 from bench.report import BEGIN, END, Line, Report, replace_block
