@@ -64,10 +64,14 @@ class Ovengine(Contender):
 
     def __init__(self, work: Work, how: str, **options: Any) -> None:
         super().__init__(work, "ovengine", how)
-        self.model = ovengine.load(work.model, config=PROPERTIES, **options)
+        self.model = self.make_model(options)
         self.model.wait_ready()
         plan = self.model.plan
         self.detail += f"; {len(plan.lanes)} lanes, ladder {','.join(map(str, plan.ladder))}"
+
+    def make_model(self, options: Mapping[str, Any]) -> ovengine.Model:
+        """The model, at the precision of all."""
+        return ovengine.load(self.work.model, config=PROPERTIES, **options)
 
     def close(self) -> None:
         super().close()

@@ -80,7 +80,9 @@ class Report:
         """The outcome of an experiment: who took part, and what `take_turns` found."""
         for claim in experiment.claims:
             if claim.figure:
-                self.lines.append(Line(claim, Spread.of(us[name_of(claim.ours, claim.figure)]), None))
+                values = us.get(name_of(claim.ours, claim.figure))
+                if values:  # where nothing is refused, no refusal takes time
+                    self.lines.append(Line(claim, Spread.of(values), None))
                 continue
             ratio = _ratio(us, claim.ours, claim.peer, claim.latency)
             ceiling = _ratio(us, claim.ceiling, claim.peer) if claim.ceiling else None

@@ -24,7 +24,7 @@ TOLERANCE = 2e-4
 """Of answers, absolute and relative: sums are taken in another order where rows run together."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Work:
     """Requests of one row each, answered by `expected[i]`: `inputs[i]` is an array, or one for each of the inputs.
 
