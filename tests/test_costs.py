@@ -12,6 +12,7 @@ import pytest
 
 import ovengine
 from ovengine import _costs
+from ovengine._cache import Cache
 from ovengine._compiler import Compiler
 from ovengine.errors import CacheWarning
 from ovengine.testing import TINY_MLP, mlp
@@ -99,20 +100,31 @@ def test_what_is_known_is_known_when_load_returns(load: Callable[..., ovengine.M
 def test_what_lanes_saw_otherwise_is_measured_anew(
     load: Callable[..., ovengine.Model], work: Work, tmp_path: Path
 ) -> None:
-    load(batch_sizes=[1, 4])
+    load(batch_sizes=[1, 16])
     (path,) = (tmp_path / _costs.KIND).glob("*.json")
     entry = json.loads(path.read_text())
-    entry["value"]["seconds"] = {"1": 0.5, "4": 1.0}  # measured while the machine stood still
+    entry["value"]["seconds"] = {"1": 0.07, "16": 1.0}  # measured while the machine stood still, now and then
     path.write_text(json.dumps(entry))
     work.clear()
-    model = load(batch_sizes=[1, 4])
+    model = load(batch_sizes=[1, 16])
     assert not work.measured
-    x = np.zeros((4, 16), np.float32)
-    wait_until(lambda: model(x) and model.costs()[4] < 1e5)
+    x = np.zeros((16, 16), np.float32)
+    # Both sizes run, and are looked at once a second.
+    wait_until(lambda: model(x) and model(x[0]) and model.costs()[16] < 0.2e6 and model.costs()[1] < 0.01e6)
+    assert json.loads(path.read_text()) == entry
     model.close()
     assert json.loads(path.read_text())["value"] == {"seconds": {}, "bytes": {}, "plans": {}}
-    load(batch_sizes=[1, 4])
-    assert work.measured == [1, 4]
+    load(batch_sizes=[1, 16])
+    assert work.measured == [1, 16]
+
+
+def test_that_all_takes_longer_is_no_reason_to_measure_anew(tmp_path: Path) -> None:
+    table = _costs.CostTable(Cache(tmp_path), {"model": "m"})
+    table.seconds = {1: 1e-6, 4: 2e-6}
+    table.compare({1: 4.0, 4: 6.0, 16: 0.0, 64: 9.0})
+    assert table.seconds
+    table.compare({1: 0.5, 4: 4.0})
+    assert not table.seconds
 
 
 def test_what_other_lanes_threads_or_cpus_would_change_is_measured_anew(
