@@ -156,7 +156,7 @@ class Planner:
         graph: Graph,
     ) -> Model:
         """Serve requests of any shape; frequent shapes get models of their own."""
-        padding, expected = self._padding(compiler, graph)
+        padding, expected, compiler = self._padding(compiler, axis, graph)
         most = max(self._most_classes(compiler), len(expected))
         self.decide("row classes", f"up to {most}", "shapes that come often get static batch sizes of their own")
         model = self.serve(compiler, axis, batcher, policy, name, graph)
@@ -164,19 +164,42 @@ class Planner:
         RowClasses(model, build, self.turn, most, padding, expected)
         return model
 
-    def _padding(self, compiler: Compiler, graph: Graph) -> tuple[Padding | None, list[ClassShapes]]:
-        """How sequences are padded, proved, and to what. Raises ConfigError when it would change answers."""
+    def _padding(
+        self, compiler: Compiler, axis: BatchAxis, graph: Graph
+    ) -> tuple[Padding | None, list[ClassShapes], Compiler]:
+        """How sequences are padded, proved, and to what; and the compiler of the dynamic model. Raises ConfigError when
+        padding would change answers.
+        """
         if not self.options.buckets:
-            return None, []
+            return None, [], compiler
         bucketing = _buckets.bucketing(graph, self.options.buckets)
         compiled = compiler.in_f32(None)
-        cut_axes = _buckets.prove(bucketing, compiled)
+        try:
+            cut_axes = _buckets.prove(bucketing, compiled)
+        except ConfigError as shows:
+            return None, [], self._padded_inside(compiler, axis, graph, bucketing, shows)
         self.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded trial sequences got the same answers")
         expected = [
             tuple(bucketing.shape(index, port.shape or (), length) for index, port in enumerate(graph.inputs))
             for length in bucketing.lengths
         ]
-        return Padding(bucketing.lengths, bucketing.axes, bucketing.pads, cut_axes), expected
+        return Padding(bucketing.lengths, bucketing.axes, bucketing.pads, cut_axes), expected, compiler
+
+    def _padded_inside(
+        self, compiler: Compiler, axis: BatchAxis, graph: Graph, bucketing: _buckets.Bucketing, shows: ConfigError
+    ) -> Compiler:
+        """Where padding by the binding shows: of the model that pads inside and masks the padding."""
+        padded = [(index, at) for index, at in enumerate(bucketing.axes) if at]
+        if len(padded) != 1:
+            raise shows
+        try:
+            inside = graph.padded_inside(*padded[0], bucketing.lengths)
+        except ModelError as error:
+            raise ConfigError(f"{shows}; nor can it be masked inside the model: {error}") from None
+        found = Compiler(self.runtime, inside, compiler.devices, self.options.config, axis)
+        _buckets.prove_inside(bucketing, compiler.in_f32(None), found.in_f32(None))
+        self.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded inside the model, and masked there")
+        return found
 
     def _class_model(
         self,
