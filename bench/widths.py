@@ -34,7 +34,7 @@ import ovengine
 from bench import ROOT
 from bench.contenders import Contender, InferQueue
 from bench.footprint import _resident_kib
-from bench.rounds import Spread
+from bench.rounds import Say, Spread
 from bench.work import PROPERTIES, TOLERANCE, Array, Work
 
 WIDTHS = range(32, 10_032)
@@ -42,6 +42,8 @@ STEP, RATIO = 32, 1.1
 IN_FLIGHT = 8
 """Of ovengine's: enough to keep its lanes busy."""
 PORTION = 100
+SWEEP = 40
+"""Images that the peer is chosen by."""
 FEW = 0.2
 """Of the images: enough for pools and the buffers of every bucket to be at their high-water mark."""
 TARGET = 1.2
@@ -131,10 +133,15 @@ class Outcome:
     many_mib: int = 0
 
 
-def compare(requests: int, portion: int = PORTION, peers: list[tuple[dict[str, str], int]] = PEERS) -> Outcome:
+def compare(
+    requests: int,
+    portion: int = PORTION,
+    peers: list[tuple[dict[str, str], int]] = PEERS,
+    tell: Say = lambda _: None,
+) -> Outcome:
     """Let both take turns on so many images."""
     work, rng = widths(), np.random.default_rng(1)
-    peer = _fastest([partial(_queue, work, *one) for one in peers], work, next(portions(portion, portion, rng)))
+    peer = _fastest([partial(_queue, work, *one) for one in peers], work, next(portions(SWEEP, SWEEP, rng)))
     ours = Bucketed(work)
     taken: dict[str, list[float]] = {"ours": [], "peer": []}
     try:
@@ -145,6 +152,9 @@ def compare(requests: int, portion: int = PORTION, peers: list[tuple[dict[str, s
                 taken[name].append(_ms_per_request(contender))
             np.testing.assert_allclose(
                 np.concatenate(ours.answers), np.concatenate(peer.answers), rtol=TOLERANCE, atol=TOLERANCE
+            )
+            tell(
+                f"turn {turn}: ovengine {taken['ours'][-1]:.1f} ms, {peer.detail} {taken['peer'][-1]:.1f} ms a request"
             )
         detail = f"{peer.name}: {peer.detail}"
     finally:
@@ -159,20 +169,18 @@ def _queue(work: Work, properties: dict[str, str], nireq: int) -> InferQueue:
 
 
 def _fastest(candidates: list[Callable[[], Contender]], work: Widths, chosen: Array) -> Contender:
-    fastest: Contender | None = None
-    least = np.inf
     work.take(chosen)
+    fastest: tuple[float, Contender] | None = None
     for make in candidates:
         contender = make()
-        if len(candidates) > 1:
-            ms = _ms_per_request(contender)
-            contender, loser = (contender, fastest) if ms < least else (fastest, contender)
-            least = min(ms, least)
-            if loser is not None:
-                loser.close()
-        fastest = contender
+        found = (_ms_per_request(contender), contender)
+        loser = found
+        if fastest is None or found[0] < fastest[0]:
+            loser, fastest = fastest or found, found
+        if loser is not fastest:
+            loser[1].close()
     assert fastest is not None, "no candidates"
-    return fastest
+    return fastest[1]
 
 
 def _ms_per_request(contender: Contender) -> float:
@@ -212,7 +220,8 @@ def main() -> None:
     command = [sys.executable, "-m", "bench.widths", "--memory", "--requests", str(options.requests)]
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     few_mib, many_mib = json.loads(printed)
-    outcome = replace(compare(options.requests), few_mib=few_mib, many_mib=many_mib)
+    tell = partial(print, file=sys.stderr, flush=True)
+    outcome = replace(compare(options.requests, tell=tell), few_mib=few_mib, many_mib=many_mib)
     print(json.dumps({**asdict(outcome), "reached": outcome.ratio.median >= TARGET}, indent=2))
 
 

@@ -237,8 +237,10 @@ class Padding {
         if (!ov::is_type<op::ReduceMean>(&node)) return;
         const auto type = node.get_output_element_type(0);
         const auto users = node.output(0).get_target_inputs();
-        const auto scale = std::make_shared<op::Divide>(std::make_shared<op::Convert>(padded, type),
-                                                        std::make_shared<op::Convert>(length, type));
+        const auto counted = std::make_shared<op::Maximum>(length, integers({1}));
+        const auto ratio = std::make_shared<op::Divide>(std::make_shared<op::Convert>(padded, type),
+                                                        std::make_shared<op::Convert>(counted, type));
+        const auto scale = std::make_shared<op::Squeeze>(ratio, integers({0}));
         const auto mean = std::make_shared<op::Multiply>(node.output(0), scale);
         for (auto user : users) user.replace_source_output(mean);
     }
