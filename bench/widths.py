@@ -153,9 +153,7 @@ def compare(
             np.testing.assert_allclose(
                 np.concatenate(ours.answers), np.concatenate(peer.answers), rtol=TOLERANCE, atol=TOLERANCE
             )
-            tell(
-                f"turn {turn}: ovengine {taken['ours'][-1]:.1f} ms, {peer.detail} {taken['peer'][-1]:.1f} ms a request"
-            )
+            tell(f"turn {turn}: ovengine {taken['ours'][-1]:.1f} ms, the peer {taken['peer'][-1]:.1f} ms a request")
         detail = f"{peer.name}: {peer.detail}"
     finally:
         ours.close()
