@@ -169,7 +169,8 @@ def _try(
                 continue  # nor is this a comparison
             for index, (port, y, z) in enumerate(zip(compiled.outputs, alone, padded, strict=True)):
                 check(index, y, z, length, bucket)
-                if not _same(y[:1], y[1:]):
+                rows = np.atleast_1d(y)
+                if not _same(rows[:1], rows[1:]):
                     silent.discard(port.name)
     if silent:
         raise ConfigError(
