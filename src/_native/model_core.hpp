@@ -505,11 +505,16 @@ class ModelCore : public std::enable_shared_from_this<ModelCore> {
         const std::uint64_t full_batches = (ahead + rows - 1) / full;
         const auto last = static_cast<std::uint32_t>(ahead + rows - full_batches * full);
         std::int64_t free_ns = idle_.load() != 0 ? now : Terms::kNoDeadline;
-        for (const auto& each : lanes_) free_ns = std::min(free_ns, std::max(now, each->lane.busy_until_ns()));
+        double pace = 0;
+        for (const auto& each : lanes_) {
+            free_ns = std::min(free_ns, std::max(now, each->lane.busy_until_ns()));
+            pace += each->lane.pace() / static_cast<double>(lanes_.size());
+        }
         const double parallel = static_cast<double>(full_batches) / static_cast<double>(lanes_.size());
         // Batches and bulk requests take turns.
         const double turns = dispatcher_.has_jobs() ? 2 : 1;
-        double us = turns * parallel * known->costs().run_us(full);
+        // Without a queue by the table alone: where nothing is run any more, no pace is seen to get better.
+        double us = turns * parallel * pace * known->costs().run_us(full);
         // Under load its batch will be full, and one more and a part of the whole are for all that may be different by
         // then: of those who are admitted at the very limit half would be late.
         us += full_batches > 0 ? us / 16 + 2 * known->costs().run_us(full) : known->costs().run_us(last);
