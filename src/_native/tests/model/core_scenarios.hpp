@@ -37,12 +37,14 @@ struct Core {
     Shadow shadow;
     std::shared_ptr<ModelCore> core;
     model::atomic<std::uint32_t> clients{0};
-    void make(std::uint32_t capacity, std::uint32_t count, std::size_t lane_count = 1, std::uint32_t limit = 2) {
+    void make(std::uint32_t capacity, std::uint32_t count, std::size_t lane_count = 1, std::uint32_t limit = 2,
+              std::shared_ptr<const CompiledModel> sessions_from = nullptr) {
         for (int tag = 0; tag < 32; ++tag) shadow.written[tag]($) = shadow.run[tag]($) = 0;
         std::vector<std::uint32_t> sizes{capacity};
         std::vector<ModelCore::LaneConfig> lanes(lane_count);
         for (auto& lane : lanes) {
             lane.device = 0;
+            lane.sessions_from = sessions_from;
             lane.executors.push_back(std::make_unique<NullExecutor>(capacity, shadow));
         }
         core = std::make_shared<ModelCore>(RowLayout{{sizeof(float)}, {sizeof(float)}}, CostTable(sizes, {1.0}),
@@ -281,6 +283,43 @@ struct CoreKeys : rl::test_suite<CoreKeys, 3>, Core {
         leave();
     }
     void after() { check_rest(); }
+};
+
+// Requests of a session, in order, and a plain one: nobody sleeps over any of them.
+struct CoreSession : rl::test_suite<CoreSession, 3>, Core {
+    std::shared_ptr<Session> session;
+    void before() {
+        const Port port{{"x"}, {1}, true, "f4"};
+        make(1, 2, 1, 4, std::make_shared<FakeCompiled>(std::vector{port}, std::vector{port}, FakeBehavior{}));
+        session = core->open_session();
+    }
+    void thread(unsigned index) {
+        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 1) {
+            Ticket ticket = submit(1);
+            expect_result(ticket, 1);
+            core->release(ticket);
+            return leave();
+        }
+        const float one = 1;
+        Ticket tickets[2];
+        for (Ticket& ticket : tickets)
+            EXPECT(core->submit_in_session(session, {{reinterpret_cast<const std::byte*>(&one), {1}}}, ticket) ==
+                   Admission::ok);
+        float sum = 1;  // the fake device's initial state, to which each request adds its value
+        for (Ticket& ticket : tickets) {
+            while (ModelCore::outcome(ticket) == Outcome::pending) ModelCore::wait(ticket, std::nullopt);
+            EXPECT(ModelCore::outcome(ticket) == Outcome::ok);
+            const auto& output = ticket.job->shaped_outputs()[0].data;
+            EXPECT(*reinterpret_cast<const float*>(output.data()) == ++sum);
+            core->release(ticket);
+        }
+        leave();
+    }
+    void after() {
+        session.reset();
+        check_rest();
+    }
 };
 
 // install / run: the ladder grows beside a request, and what only the larger size holds runs on that.

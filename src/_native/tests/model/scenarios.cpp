@@ -40,6 +40,7 @@ const Scenario kScenarios[] = {
     {"core_terms", rl::simulate<CoreTerms>, 40'000},
     {"queue_elsewhere", rl::simulate<QueueElsewhere>, 100'000},
     {"core_keys", rl::simulate<CoreKeys>, 20'000},
+    {"core_session", rl::simulate<CoreSession>, 20'000},
     {"core_install", rl::simulate<CoreInstall>, 20'000},
     {"core_borrow", rl::simulate<CoreBorrow>, 40'000},
     {"core_cancel", rl::simulate<CoreCancel>, 40'000},
