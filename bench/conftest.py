@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,6 +12,15 @@ from bench.rounds import with_capacity
 from bench.work import Work
 
 SWEEP_SECONDS = 0.05
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_measurements(pytestconfig: pytest.Config) -> Iterator[None]:
+    """What sizes cost matters only where something is timed."""
+    with pytest.MonkeyPatch.context() as patch:
+        if pytestconfig.getoption("benchmark_disable"):
+            patch.setattr("ovengine._compiler.MEASURE_SECONDS", 0.01)
+        yield
 
 
 @pytest.fixture(scope="session")
