@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import ROOT, core, footprint
+from bench import ROOT, core, footprint, widths
 from bench.claims import Experiment
 from bench.contenders import Contender
 from bench.experiments import EXPERIMENTS
@@ -38,7 +38,7 @@ def main() -> None:
     now = TextColumn("{task.fields[now]}")
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TimeElapsedColumn(), now)
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(chosen) + (0 if options.only else 2), now="")
+        bar = progress.add_task("", total=len(chosen) + (0 if options.only else 3), now="")
 
         def tell(what: str) -> None:
             progress.update(bar, now=what)
@@ -48,6 +48,9 @@ def main() -> None:
             run(experiment, report, tell)
             progress.advance(bar)
         if not options.only:
+            progress.update(bar, description="many widths")
+            report.add_widths(widths.measure(options.widths, tell))
+            progress.advance(bar)
             progress.update(bar, description="memory and rest")
             report.footprint = footprint.measure()
             progress.advance(bar)
@@ -89,6 +92,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=names, help="this experiment (may be repeated); no writing")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of each experiment, at least (default 15)")
     parser.add_argument("--seconds", type=float, default=0.2, help="about how long one turn takes (default 0.2)")
+    every = len(widths.WIDTHS)
+    parser.add_argument(
+        "--widths", type=int, default=every // 10, help=f"images of many widths, of {every} (default %(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too; - prints it")
     parser.add_argument("--dry-run", action="store_true", help="leave docs/benchmarks.md and README.md as they are")
     options = parser.parse_args()

@@ -14,6 +14,7 @@ from bench.core import CoreFigure
 from bench.footprint import FEW, MANY, Footprint
 from bench.machine import Machine
 from bench.rounds import Spread, name_of
+from bench.widths import TARGET, WIDTHS, Outcome
 
 BEGIN = "<!-- benchmarks: begin (written by make bench) -->"
 END = "<!-- benchmarks: end -->"
@@ -73,6 +74,7 @@ class Report:
     seconds: float
     lines: list[Line] = dataclasses.field(default_factory=list)
     figures: list[Figure] = dataclasses.field(default_factory=list)
+    widths: Outcome | None = None
     footprint: Footprint | None = None
     core: list[CoreFigure] = dataclasses.field(default_factory=list)
 
@@ -91,6 +93,14 @@ class Report:
             name = contender.name if key in (contender.name, "infer_rows") else f"{key}: {contender.name}"
             self.figures.append(Figure(contender.work.name, name, Spread.of(us[key]), contender.unit, contender.detail))
 
+    def add_widths(self, found: Outcome) -> None:
+        """The outcome of `bench.widths`, and its line."""
+        self.widths = found
+        work = f"text-direction CNN, {found.requests:,} images of as many widths (of {len(WIDTHS):,})"
+        self.lines.append(Line(Claim(work, "AsyncInferQueue", TARGET), found.ratio, None))
+        self.figures.append(Figure(work, "ovengine", found.ours_us, "us a request", found.ours))
+        self.figures.append(Figure(work, "AsyncInferQueue", found.peer_us, "us a request", found.peer))
+
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         lines = [
@@ -104,6 +114,7 @@ class Report:
             "seconds_per_turn": self.seconds,
             "lines": lines,
             "figures": [asdict(figure) for figure in self.figures],
+            "widths": asdict(self.widths) if self.widths else None,
             "footprint": asdict(self.footprint) if self.footprint else None,
             "core": [asdict(figure) for figure in self.core],
         }
@@ -215,6 +226,9 @@ at the same moments for all contenders. A latency counts from when a request was
         found = self.footprint
         yield "## Memory and rest\n"
         yield f"- Resident set after {FEW:,} requests {found.few_kib:,} KiB, after {MANY:,} {found.many_kib:,} KiB."
+        if self.widths is not None:
+            few, many = self.widths.few_mib, self.widths.many_mib
+            yield f"- Resident set after a fifth of the images of many widths {few:,} MiB, after all {many:,} MiB."
         yield f"- CPU time of a process with a loaded model and nothing to do: {found.idle_percent:.3f} % of a core."
         yield ""
 

@@ -21,6 +21,7 @@ from bench.machine import Machine
 from bench.open_loop import arrivals_ns
 from bench.report import BEGIN, END, Line, Report, replace_block
 from bench.rounds import Spread, name_of
+from bench.widths import Outcome
 
 
 def test_spread_has_quartiles_and_extremes() -> None:
@@ -44,6 +45,8 @@ def test_report_of_a_short_run_has_every_claim() -> None:
     run(one_peer, report, lambda _: None)
     report.core = [CoreFigure("two producers", "core", 123.4, 120, 130, 5, 0)]
     report.footprint = Footprint(few_kib=1000, many_kib=1001, idle_percent=0.001)
+    two, three = Spread.of([2]), Spread.of([3])
+    report.add_widths(Outcome(10, "buckets", "nireq 2", two, three, Spread.of([1.5]), few_mib=77, many_mib=78))
 
     assert set(one_peer.field) == {OURS, CALL}
     page = report.page()
@@ -51,6 +54,8 @@ def test_report_of_a_short_run_has_every_claim() -> None:
         assert f"| {claim.what} | {claim.peer} |" in page
         assert f"| {claim.what} | {claim.peer} |" in report.readme_table()
     assert "1,001 KiB" in page
+    assert "10 images of as many widths (of 10,000) | AsyncInferQueue | 1.2 x | 1.5 x |" in page
+    assert "77 MiB, after all 78 MiB" in page
     assert "| two producers | core | 123 | 120 - 130 | 0 |" in page
     assert json.loads(json.dumps(report.as_json()))["lines"][0]["peer"] == CALL
 

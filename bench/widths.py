@@ -125,12 +125,13 @@ class Bucketed(Contender):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Milliseconds per request, and our speed over the peer's; resident set after `FEW` and after all requests."""
+    """Microseconds per request, and our speed over the peer's; resident set after `FEW` and after all requests."""
 
     requests: int
+    ours: str
     peer: str
-    ours_ms: Spread
-    peer_ms: Spread
+    ours_us: Spread
+    peer_us: Spread
     ratio: Spread
     few_mib: int = 0
     many_mib: int = 0
@@ -152,17 +153,17 @@ def compare(
             work.take(chosen)
             both = [("ours", ours), ("peer", peer)]
             for name, contender in both[:: 1 if turn % 2 else -1]:
-                taken[name].append(_ms_per_request(contender))
+                taken[name].append(_us_per_request(contender))
             np.testing.assert_allclose(
                 np.concatenate(ours.answers), np.concatenate(peer.answers), rtol=TOLERANCE, atol=TOLERANCE
             )
-            tell(f"turn {turn}: ovengine {taken['ours'][-1]:.1f} ms, the peer {taken['peer'][-1]:.1f} ms a request")
-        detail = f"{peer.name}: {peer.detail}"
+            tell(f"turn {turn}: ovengine {taken['ours'][-1]:.0f} us, the peer {taken['peer'][-1]:.0f} us a request")
+        details = ours.detail, peer.detail
     finally:
         ours.close()
         peer.close()
     ratio = [theirs / mine for mine, theirs in zip(taken["ours"], taken["peer"], strict=True)]
-    return Outcome(requests, detail, Spread.of(taken["ours"]), Spread.of(taken["peer"]), Spread.of(ratio))
+    return Outcome(requests, *details, Spread.of(taken["ours"]), Spread.of(taken["peer"]), Spread.of(ratio))
 
 
 def _queue(work: Work, properties: dict[str, str], nireq: int) -> InferQueue:
@@ -174,7 +175,7 @@ def _fastest(candidates: list[Callable[[], Contender]], work: Widths, chosen: Ar
     fastest: tuple[float, Contender] | None = None
     for make in candidates:
         contender = make()
-        found = (_ms_per_request(contender), contender)
+        found = (_us_per_request(contender), contender)
         loser = found
         if fastest is None or found[0] < fastest[0]:
             loser, fastest = fastest or found, found
@@ -184,13 +185,13 @@ def _fastest(candidates: list[Callable[[], Contender]], work: Widths, chosen: Ar
     return fastest[1]
 
 
-def _ms_per_request(contender: Contender) -> float:
+def _us_per_request(contender: Contender) -> float:
     contender.answers = [None] * len(contender.work.inputs)
     begin = time.perf_counter()
     contender.run(1)
     seconds = time.perf_counter() - begin
     contender.work.check(np.concatenate(contender.answers))
-    return seconds * 1e3 / len(contender.work.inputs)
+    return seconds * 1e6 / len(contender.work.inputs)
 
 
 def memory(requests: int, portion: int = PORTION) -> tuple[int, int]:
@@ -200,13 +201,22 @@ def memory(requests: int, portion: int = PORTION) -> tuple[int, int]:
     found: list[int] = []
     for chosen in portions(requests, portion, np.random.default_rng(1)):
         work.take(chosen)
-        _ms_per_request(ours)
+        _us_per_request(ours)
         work.inputs.clear()
         ours.answers = []
         gc.collect()
         found.append(_resident_kib() // 1024)
     ours.close()
     return found[int(FEW * len(found))], found[-1]
+
+
+def measure(requests: int, tell: Say) -> Outcome:
+    """Speed here, and memory in a process of its own."""
+    tell("memory")
+    command = [sys.executable, "-m", "bench.widths", "--memory", "--requests", str(requests)]
+    printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    few_mib, many_mib = json.loads(printed)
+    return replace(compare(requests, tell=tell), few_mib=few_mib, many_mib=many_mib)
 
 
 def main() -> None:
@@ -218,11 +228,7 @@ def main() -> None:
     if options.memory:
         print(json.dumps(memory(options.requests)))
         return
-    command = [sys.executable, "-m", "bench.widths", "--memory", "--requests", str(options.requests)]
-    printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    few_mib, many_mib = json.loads(printed)
-    tell = partial(print, file=sys.stderr, flush=True)
-    outcome = replace(compare(options.requests, tell=tell), few_mib=few_mib, many_mib=many_mib)
+    outcome = measure(options.requests, partial(print, file=sys.stderr, flush=True))
     print(json.dumps({**asdict(outcome), "reached": outcome.ratio.median >= TARGET}, indent=2))
 
 
