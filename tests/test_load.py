@@ -16,7 +16,7 @@ import pytest
 from openvino import opset13 as ops
 
 import ovengine
-from ovengine import _batch_axis
+from ovengine import _batch_axis, _proof
 from ovengine._core import Runtime
 from ovengine.errors import (
     ConfigError,
@@ -592,6 +592,32 @@ def test_a_second_device_is_used_as_asked(
         x = rows_of(model.inputs[0], 50)
         expected = plain(ov.Core().read_model(tiny_mlp), x)[0]
         np.testing.assert_allclose(model(x)["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_share_an_inference_where_that_is_proven_on_each_device(
+    two_cpus: ovengine.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proofs: list[str] = []
+    for name in ("prove", "prove_size"):
+        made = getattr(_proof, name)
+
+        def counted(*arguments: Any, name: str = name, made: Any = made) -> Any:
+            proofs.append(name)
+            return made(*arguments)
+
+        monkeypatch.setattr(_proof, name, counted)
+    arguments: dict[str, Any] = {"config": F32, "batch_sizes": [1, 4, 8], "cache_dir": tmp_path}
+    for device, made_now in (("CPU", ["prove", "prove_size"]), ("CPU,CPUB", ["prove", "prove_size"]), ("CPU,CPUB", [])):
+        with two_cpus.load(mlp(*TINY_MLP), device=device, **arguments) as model:
+            assert model.wait_ready(60)
+            assert model.plan.ladder == (1, 4, 8)
+        assert proofs == made_now
+        proofs.clear()
+    monkeypatch.setattr(_proof, "prove_size", lambda *_: _proof.Proof("rows alone", "not here"))
+    with two_cpus.load(mlp(*TINY_MLP), device="CPU,CPUB", **{**arguments, "batch_sizes": [1, 4, 16]}) as model:
+        assert model.wait_ready(60)
+        assert model.plan.ladder == (1, 4)
+        assert "check 'rows alone' failed at 16: not here" in str(model.plan)
 
 
 def test_an_engine_may_be_kept_to_some_devices(tiny_mlp: Path) -> None:

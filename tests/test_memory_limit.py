@@ -215,6 +215,28 @@ def test_lanes_share_compiled_models_where_that_leaves_room_for_batches(load: Ca
     np.testing.assert_allclose(model(x)["y"], reference(models.mlp(*WIDTHS))(x)["y"], rtol=1e-4, atol=1e-4)
 
 
+def test_a_size_between_others_that_has_no_room_costs_none_of_them(weighty: Path) -> None:
+    class Between:
+        name = "between"
+
+        def plan(self, context: ovengine.hookspecs.BatchContext) -> ovengine.BatchPlan:
+            cost_us = {size: context.measure(size) * 1e6 for size in (1, 8)}
+            with pytest.raises(ovengine.ModelError, match="batch size 4 takes about"):
+                context.measure(4)
+            return ovengine.BatchPlan((1, 8), cost_us, why="four is for others")
+
+        @ovengine.hookimpl
+        def ovengine_batchers(self) -> list[Any]:
+            return [self]
+
+    plugins = ovengine.Plugins(extra=[Between()], entry_points=False, disabled=())
+    config = {**EXACT, "NUM_STREAMS": 1}
+    with ovengine.Engine(plugins=plugins) as engine:
+        model = ready(engine.load(weighty, batcher="between", config=config, memory_limit=int(2.6 * WEIGHTS)))
+        assert model.plan.ladder == (1, 8)
+        assert "no batches of 4: batch size 4 takes about" in decisions(model)
+
+
 def test_a_limit_below_one_compiled_model_is_an_error_that_says_how_much_it_takes(weighty: Path) -> None:
     for limit in (MIB, WEIGHTS - MIB):
         with pytest.raises(ConfigError, match=r"takes about 24\.\d MiB, and memory_limit is"):

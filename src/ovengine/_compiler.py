@@ -196,12 +196,12 @@ class Compiler:
         return seconds[rows]
 
     @contextlib.contextmanager
-    def in_f32(self, rows: int | None) -> Iterator[Compiled]:
+    def in_f32(self, rows: int | None, device: int = 0) -> Iterator[Compiled]:
         """For comparing results rather than for speed: in f32 where the device can do so. Not kept."""
         self.between_steps()
-        plan = self.devices[0]
-        if (0, 0, rows) in self._compiled and self.precision() == "f32":
-            yield self.compiled(rows)
+        plan = self.devices[device]
+        if (device, 0, rows) in self._compiled and self.precision(device) == "f32":
+            yield self.compiled(rows, device)
             return
         properties = {name: plan.properties[name] for name in plan.properties if name != PRECISION}
         if self._runtime.supported_properties(plan.device).get(PRECISION):

@@ -296,6 +296,16 @@ class Planner:
                 raise _Unmeasured
             return compiler.measure(rows)
 
+        def measure(rows: int) -> float:
+            try:
+                return compiler.measure(rows)
+            except NoRoom as full:
+                if all(size < rows for size in compiler.ledger.sizes):
+                    raise
+                # One between those that there is room for: these stand.
+                self.decide("memory_limit", f"no batches of {rows}", str(full))
+                raise ModelError(str(full)) from full
+
         context = BatchContext(
             graph=graph,
             devices=compiler.devices,
@@ -306,7 +316,7 @@ class Planner:
             constant_bytes=max(graph.constant_bytes, compiler.ledger.expected(1)),
             compiled_copies=compiler.copies,
             memory_budget_bytes=_memory.budget_bytes(self.options.memory_limit),
-            measure=compiler.measure if measures else only_single,
+            measure=measure if measures else only_single,
             measure_again=compiler.measure_again if measures else only_single,
             batch_sizes=self.options.batch_sizes,
         )

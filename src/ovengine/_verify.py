@@ -26,56 +26,74 @@ TRIAL_ROWS = 4
 
 def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
     """Whether rows may share an inference at all: at TRIAL_ROWS, in f32, where a leak between rows shows best, and then
-    in the precision in effect. With mode `off` the shapes are taken at their word.
+    in the precision in effect; on each device. With mode `off` the shapes are taken at their word.
     """
 
-    def prove() -> Proof:
-        with compiler.in_f32(1) as exact:
-            with compiler.in_f32(TRIAL_ROWS) as several:
+    def prove(device: int) -> Proof:
+        with compiler.in_f32(1, device) as exact:
+            with compiler.in_f32(TRIAL_ROWS, device) as several:
                 proof = _proof.prove(exact, several)
             del several
-            if proof.holds and (precision := compiler.precision()) != "f32":
-                return _proof.prove(compiler.compiled(1), compiler.compiled(TRIAL_ROWS), precision, exact)
+            if proof.holds and (precision := compiler.precision(device)) != "f32":
+                pair = compiler.compiled(1, device), compiler.compiled(TRIAL_ROWS, device)
+                return _proof.prove(*pair, precision, exact)
         return proof
 
     if mode == "off":
         return Proof(None, "not verified (verify='off')")
-    return _kept(compiler, {"rows": TRIAL_ROWS}, prove, mode, cache)
+    for device in range(len(compiler.devices)):
+        proof = _kept(compiler, device, {"rows": TRIAL_ROWS}, partial(prove, device), mode, cache)
+        if not proof.holds:
+            break
+    return proof
 
 
 def verify_ladder(
     compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache
 ) -> tuple[tuple[int, ...], str | None]:
-    """As much of the ladder as rows may share an inference at, where `verify_model` holds, and why no more.
+    """As much of the ladder as rows may share an inference at, where `verify_model` holds, and why no more."""
+    held = tuple(ladder)
+    why = None
+    for device in range(len(compiler.devices)) if mode != "off" else ():
+        size, proof = _first_failure(compiler, device, held, mode, cache)
+        if not proof.holds:
+            held = tuple(smaller for smaller in held if smaller < size) or (1,)
+            why = f"check {proof.failed!r} failed at {size}: {proof.why}"
+    return held, why
 
-    In f32 each size is compared with the one below it, in another precision with rows alone.
+
+def _first_failure(
+    compiler: Compiler, device: int, ladder: Sequence[int], mode: Verify, cache: Cache
+) -> tuple[int, Proof]:
+    """The first size that fails on a device, or the last one. In f32 each is compared with the one below it, in another
+    precision with rows alone.
     """
-    if mode == "off":
-        return tuple(ladder), None
-    precision = compiler.precision()
+    precision = compiler.precision(device)
     with contextlib.ExitStack() as trial:
         exact: list[Compiled] = []
 
         def prove(known: int, size: int) -> Proof:
+            larger = compiler.compiled(size, device)
             if precision == "f32":
-                return _proof.prove_size(compiler.compiled(known), compiler.compiled(size))
+                return _proof.prove_size(compiler.compiled(known, device), larger)
             if not exact:
-                exact.append(trial.enter_context(compiler.in_f32(1)))
-            return _proof.prove_size(compiler.compiled(1), compiler.compiled(size), precision, exact[0])
+                exact.append(trial.enter_context(compiler.in_f32(1, device)))
+            return _proof.prove_size(compiler.compiled(1, device), larger, precision, exact[0])
 
+        size, proof = 1, Proof(None, "")
         for known, size in itertools.pairwise((1, *(size for size in ladder if size > 1))):
-            if size == TRIAL_ROWS:
-                continue
-            proof = _kept(compiler, {"size": size}, partial(prove, known, size), mode, cache)
+            if size != TRIAL_ROWS:
+                proof = _kept(compiler, device, {"size": size}, partial(prove, known, size), mode, cache)
             if not proof.holds:
-                held = tuple(smaller for smaller in ladder if smaller < size)
-                return held or (1,), f"check {proof.failed!r} failed at {size}: {proof.why}"
-    return tuple(ladder), None
+                break
+    return size, proof
 
 
-def _kept(compiler: Compiler, what: dict[str, int], prove: Callable[[], Proof], mode: Verify, cache: Cache) -> Proof:
+def _kept(
+    compiler: Compiler, device: int, what: dict[str, int], prove: Callable[[], Proof], mode: Verify, cache: Cache
+) -> Proof:
     """The outcome that is in the cache, or that of `prove`, which then is."""
-    key = None if cache.directory is None or (known := compiler.identity()) is None else {**known, **what}
+    key = None if cache.directory is None or (known := compiler.identity(device)) is None else {**known, **what}
     if key is not None:
         key["checks"] = _proof.VERSION
         if mode == "cached" and (found := cache.load(KIND, key, _parse)) is not None:
