@@ -33,7 +33,7 @@ def _batches(load: float) -> list[partial[OpenLoopQueue]]:
             properties={**THROUGHPUT, "AUTO_BATCH_TIMEOUT": str(timeout_ms)},
             nireq=size * groups,
         )
-        for size in (2, 4, 8, 16, 32)
+        for size in (4, 8, 16, 32)
         for timeout_ms in (1, 2, 5, 10)
         for groups in (2, 4)
     ]
