@@ -1,4 +1,5 @@
-// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp and openvino_graph.* include openvino.
+// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp, openvino_graph.* and
+// openvino_requests.* include openvino.
 #pragma once
 
 #include <cstdint>
