@@ -173,7 +173,7 @@ class Lanes {
         for (const auto& each : lanes_) free = std::min(free, std::max(now, each->lane.busy_until_ns()));
         return free;
     }
-    // Of all of them; see Lane::pace().
+    // Mean of all lanes, see Lane::pace().
     double pace() const noexcept {
         double sum = 0;
         for (const auto& each : lanes_) sum += each->lane.pace();
