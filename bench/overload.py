@@ -104,20 +104,18 @@ class QuietGroup(OneModel):
     def run(self, passes: int) -> None:
         self._send_flood()
         super().run(passes)
-        while self._in_flight:
-            self._take_oldest()
+        for _, future in self._in_flight:
+            future.cancel()
+        self._in_flight.clear()
 
     def _send_flood(self) -> None:
         """Again for each that is done. By the one sender, after its own: a second one would take its time from it."""
         while self._in_flight and self._in_flight[0][1].done():
-            self._take_oldest()
+            index, future = self._in_flight.popleft()
+            self._flooded[index] = future.result()[0]
         while len(self._in_flight) < self._flood:
             index = self._next_index()
             self._in_flight.append((index, self.model.submit(self.work.inputs[index], group="flood")))
-
-    def _take_oldest(self) -> None:
-        index, future = self._in_flight.popleft()
-        self._flooded[index] = future.result()[0]
 
     def check(self) -> None:
         super().check()

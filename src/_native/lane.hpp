@@ -148,7 +148,7 @@ class Lane {
     }
 
     void keep_pace(std::uint32_t rows, std::int64_t ns) noexcept {
-        const double ratio = static_cast<double>(ns) / (table().run_us(rows) * 1e3);
+        const double ratio = static_cast<double>(ns) / std::max(1.0, table().run_us(rows) * 1e3);
         pace_.store(pace() + (std::clamp(ratio, 1 / kMostPace, kMostPace) - pace()) * kPaceWeight,
                     std::memory_order_relaxed);
     }
