@@ -60,7 +60,7 @@ class Contender(ABC):
 
 
 class Ovengine(Contender):
-    """A model loaded with defaults."""
+    """A model loaded with defaults, but for the cache: batch sizes are chosen by what is measured now."""
 
     def __init__(self, work: Work, how: str, **options: Any) -> None:
         super().__init__(work, "ovengine", how)
@@ -71,7 +71,7 @@ class Ovengine(Contender):
 
     def make_model(self, options: Mapping[str, Any]) -> ovengine.Model:
         """The model, at the precision of all."""
-        return ovengine.load(self.work.model, config=PROPERTIES, **options)
+        return ovengine.load(self.work.model, config=PROPERTIES, cache_dir=None, **options)
 
     def close(self) -> None:
         super().close()

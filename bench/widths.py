@@ -102,6 +102,7 @@ class Bucketed(Contender):
         self.model = ovengine.load(
             work.model,
             config=PROPERTIES,
+            cache_dir=None,
             shapes={"x": [-1, 3, 48, -1]},
             buckets={"x": ovengine.Buckets(lengths, axis=3)},
         )

@@ -96,7 +96,7 @@ def test_arguments_out_of_range_say_what_would_do(arguments: dict[str, Any], say
 
 
 def test_a_deadline_that_has_come_ends_the_request_while_the_lane_is_busy_and_it_never_runs() -> None:
-    with fake(1, service_time_us=SLOW_US, cost_us={1: 1.0}) as model:
+    with fake(1, service_time_us=4 * SLOW_US, cost_us={1: 1.0}) as model:
         running = occupy(model)
         late = model.submit(ROW, deadline=0.03)
         with pytest.raises(ovengine.DeadlineExceeded, match="was not run"):
