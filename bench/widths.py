@@ -190,7 +190,7 @@ def _ms_per_request(contender: Contender) -> float:
     return seconds * 1e3 / len(contender.work.inputs)
 
 
-def memory(requests: int, portion: int = PORTION) -> tuple[int, int]:
+def memory(requests: int, portion: int = PORTION, tell: Say = lambda _: None) -> tuple[int, int]:
     """Resident set of this process in MiB after `FEW` of so many images, and after all."""
     work = widths()
     ours = Bucketed(work)
@@ -202,6 +202,7 @@ def memory(requests: int, portion: int = PORTION) -> tuple[int, int]:
         ours.answers = []
         gc.collect()
         found.append(_resident_kib() // 1024)
+        tell(f"{found[-1]} MiB after {len(found) * portion} requests")
     ours.close()
     return found[int(FEW * len(found))], found[-1]
 
@@ -212,13 +213,13 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=len(WIDTHS), help="fewer images, of as many other widths")
     parser.add_argument("--memory", action="store_true", help="ovengine alone, and its memory")
     options = parser.parse_args()
+    tell = partial(print, file=sys.stderr, flush=True)
     if options.memory:
-        print(json.dumps(memory(options.requests)))
+        print(json.dumps(memory(options.requests, tell=tell)))
         return
     command = [sys.executable, "-m", "bench.widths", "--memory", "--requests", str(options.requests)]
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     few_mib, many_mib = json.loads(printed)
-    tell = partial(print, file=sys.stderr, flush=True)
     outcome = replace(compare(options.requests, tell=tell), few_mib=few_mib, many_mib=many_mib)
     print(json.dumps({**asdict(outcome), "reached": outcome.ratio.median >= TARGET}, indent=2))
 
