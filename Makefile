@@ -8,6 +8,8 @@ BIN    := $(CURDIR)/$(VENV)/bin
 # Packages that bring data lack what they would need to be imported: no conflict that anybody needs to hear of.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --no-warn-conflicts
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+# Processes of tests. Tests have threads of their own; many more cores are of no use to them.
+TESTERS ?= $(shell [ $(JOBS) -lt 4 ] && echo $(JOBS) || echo 4)
 
 # CMake, Ninja and the formatters come from PyPI.
 export PATH := $(BIN):$(PATH)
@@ -32,8 +34,9 @@ test: test-python test-native ## all tests that need nothing but Python, a C++20
 
 test-python: $(VENV)/installed $(VENV)/test $(VENV)/demo
 	@echo "==> Python tests"
-	@# The benchmarks run once, untimed: their answers are checked.
-	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest tests bench --benchmark-disable $(PYTEST_ARGS)
+	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest tests --numprocesses $(TESTERS) --dist loadfile $(PYTEST_ARGS)
+	@# The benchmarks run once, untimed: their answers are checked. Alone, for memory and idleness are counted there.
+	$(if $(PYTEST_ARGS),,OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest bench --benchmark-disable)
 
 test-native: asan tsan ## C++ unit and stress tests under AddressSanitizer (with UBSan, leaks) and ThreadSanitizer
 

@@ -1,8 +1,10 @@
 """ovengine beside OpenVINO's own ways, on the same work.
 
     work.py         models, rows and the right answers
-    contenders.py   the ways of getting those answers; own_loop.py: the one in C++
-    experiments.py  which contenders meet on which work, and what is claimed of the outcome
+    contenders.py   the ways of getting those answers; own_loop.py: the one in C++; peers.py: settings of OpenVINO's
+    open_loop.py    requests that come when they come; overload.py: more of them than can be served
+    claims.py       what an experiment and a claim are
+    experiments.py  which contenders meet on which work; batching.py, under_load.py: the same of two themes
     rounds.py       taking turns, and ratios with their spread
     footprint.py    memory after many requests, CPU time at rest: in a process of its own
     widths.py       images of ten thousand widths: its own program

@@ -12,11 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench import ROOT, core, footprint
+from bench.claims import Experiment
 from bench.contenders import Contender
-from bench.experiments import EXPERIMENTS, Experiment
+from bench.experiments import EXPERIMENTS
 from bench.machine import Machine
 from bench.report import Report, replace_block
-from bench.rounds import Say, best, take_turns
+from bench.rounds import Say, best, take_turns, with_capacity
 
 SWEEP_SHARE = 0.5
 """A candidate's run while the best is chosen, as a part of a turn."""
@@ -70,7 +71,7 @@ def main() -> None:
 def run(experiment: Experiment, report: Report, tell: Say) -> None:
     """Choose the best candidates, let them take turns, and report."""
     seconds, rounds = report.seconds * experiment.seconds, report.rounds * experiment.rounds
-    work = experiment.work()
+    work = with_capacity(experiment.capacity, experiment.work(), seconds * SWEEP_SHARE, tell)
     field: dict[str, Contender] = {}
     try:
         for key, candidates in experiment.field.items():
@@ -102,7 +103,8 @@ def _table(report: Report) -> Table:
         style = {True: "green", False: "red", None: ""}[line.reached]
         ceiling = f"{line.ceiling.median:.3g} x" if line.ceiling else ""
         quartiles = f"{line.ratio.lower:.3g} - {line.ratio.upper:.3g}"
-        median = f"[{style}]{line.ratio.median:.3g} x[/]" if style else f"{line.ratio.median:.3g} x"
+        median = f"{line.ratio.median:.3g} {line.claim.unit}"
+        median = f"[{style}]{median}[/]" if style else median
         table.add_row(line.claim.what, line.claim.peer, line.target, median, quartiles, ceiling)
     return table
 

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 
 import pytest
 
-from bench.experiments import Experiment
+from bench.claims import Experiment
+from bench.rounds import with_capacity
 from bench.work import Work
+
+SWEEP_SECONDS = 0.05
 
 
 @pytest.fixture(scope="session")
-def work_of() -> Callable[[Experiment], Work]:
+def work_of(pytestconfig: pytest.Config) -> Callable[[Experiment], Work]:
     """The work of an experiment, made once; skips where the package that brings the model is missing.
 
     `make` installs them all and sets OVENGINE_REQUIRE_MODELS, so that there a gap is a failure.
     """
+    known: dict[str, Work] = {}
+    only_once = pytestconfig.getoption("benchmark_disable")
 
-    @functools.cache
-    def make(name: str, work: Callable[[], Work]) -> Work:
+    def make(experiment: Experiment) -> Work:
         try:
-            return work()
+            work = experiment.work()
         except FileNotFoundError as error:
             if os.environ.get("OVENGINE_REQUIRE_MODELS"):
                 raise
-            pytest.skip(f"{name}: {error}")
+            pytest.skip(f"{experiment.name}: {error}")
+        candidates = experiment.capacity[:1] if only_once else experiment.capacity
+        return with_capacity(candidates, work, SWEEP_SECONDS, lambda _: None)
 
-    return lambda experiment: make(experiment.name, experiment.work)
+    def known_or_made(experiment: Experiment) -> Work:
+        if experiment.name not in known:
+            known[experiment.name] = make(experiment)
+        return known[experiment.name]
+
+    return known_or_made

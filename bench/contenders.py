@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import openvino as ov
@@ -18,17 +20,34 @@ TASKS = 64
 
 
 class Contender(ABC):
-    """One way. `run` is what is timed; it leaves the answers of its last pass in `answers`."""
+    """One way. `run` is what is timed; it leaves the answers of its last pass in `answers`.
+
+    unit: of what is compared; less is better.
+    """
+
+    unit: ClassVar[str] = "us a request"
 
     def __init__(self, work: Work, name: str, detail: str = "") -> None:
         self.work = work
         self.name = name
         self.detail = detail
         self.answers: list[Any] = [None] * len(work.inputs)
+        self.seed = 0
+        """Of what is random in a turn: the same for all contenders of a round."""
 
     @abstractmethod
     def run(self, passes: int) -> None:
         """Answer every request of the work, so many times over."""
+
+    def measure(self, passes: int) -> float:
+        """Microseconds, which are what is compared: here of a request, on average over so many passes."""
+        begin = time.perf_counter()
+        self.run(passes)
+        return (time.perf_counter() - begin) * 1e6 / (passes * len(self.work.inputs))
+
+    def figures(self) -> Mapping[str, float]:
+        """What else the last run showed, by name."""
+        return {}
 
     def check(self) -> None:
         """Raise AssertionError unless all answers are there and right; then forget them."""
@@ -45,10 +64,14 @@ class Ovengine(Contender):
 
     def __init__(self, work: Work, how: str, **options: Any) -> None:
         super().__init__(work, "ovengine", how)
-        self.model = ovengine.load(work.model, config=PROPERTIES, **options)
+        self.model = self.make_model(options)
         self.model.wait_ready()
         plan = self.model.plan
         self.detail += f"; {len(plan.lanes)} lanes, ladder {','.join(map(str, plan.ladder))}"
+
+    def make_model(self, options: Mapping[str, Any]) -> ovengine.Model:
+        """The model, at the precision of all."""
+        return ovengine.load(self.work.model, config=PROPERTIES, **options)
 
     def close(self) -> None:
         super().close()
@@ -58,8 +81,8 @@ class Ovengine(Contender):
 class Pipelined(Ovengine):
     """`submit` and `result` from one thread, with up to two portions of requests in flight."""
 
-    def __init__(self, work: Work, portion: int) -> None:
-        super().__init__(work, f"submit/result, {2 * portion} in flight")
+    def __init__(self, work: Work, portion: int, **options: Any) -> None:
+        super().__init__(work, f"submit/result, {2 * portion} in flight", **options)
         self._portions = [
             (first, work.inputs[first : first + portion]) for first in range(0, len(work.inputs), portion)
         ]
@@ -87,6 +110,34 @@ class LoneCaller(Ovengine):
         for _ in range(passes):
             for i, x in enumerate(self.work.inputs):
                 answers[i] = model(x)[0]
+
+
+class MedianCaller(Ovengine):
+    """One request after the other: `model(x)`, or `model.submit(x).result()`. Compared is the median of their times."""
+
+    unit = "us, median"
+
+    def __init__(self, work: Work, *, blocking: bool, **options: Any) -> None:
+        super().__init__(work, "model(x)" if blocking else "submit(x).result()", **options)
+        self._call = self.model if blocking else self._submit
+        self._taken_ns: Array
+
+    def _submit(self, x: Any) -> ovengine.Result:
+        return self.model.submit(x).result()
+
+    def run(self, passes: int) -> None:
+        call, answers, clock = self._call, self.answers, time.perf_counter_ns
+        taken_ns = array("q")
+        for _ in range(passes):
+            for i, x in enumerate(self.work.inputs):
+                begin = clock()
+                answers[i] = call(x)[0]
+                taken_ns.append(clock() - begin)
+        self._taken_ns = np.array(taken_ns)
+
+    def measure(self, passes: int) -> float:
+        self.run(passes)
+        return float(np.median(self._taken_ns)) / 1e3
 
 
 class Tasks(Ovengine):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import models
 from bench import work
-from bench.contenders import BridgedTasks, Call, Contender, InferQueue, InferRows, LoneCaller, Pipelined, Tasks
+from bench.batching import BATCHING
+from bench.claims import OURS, Claim, Experiment
+from bench.contenders import BridgedTasks, Call, InferRows, LoneCaller, Pipelined, Tasks
 from bench.own_loop import OwnLoop
-from bench.work import Work
+from bench.peers import BATCHES, DEFAULTS, LATENCY, ONE_THREAD, QUEUES, SWEEP, THROUGHPUT, TUNED_QUEUES
+from bench.under_load import UNDER_LOAD
 
-OURS, ROWS, QUEUE, TUNED, BATCH, CALL, LOOP = (
-    "ovengine",
+ROWS, QUEUE, TUNED, BATCH, CALL, LOOP = (
     "infer_rows",
     "AsyncInferQueue",
     "AsyncInferQueue, tuned by hand",
@@ -21,70 +21,6 @@ OURS, ROWS, QUEUE, TUNED, BATCH, CALL, LOOP = (
     "compiled_model(x)",
     "own C++ loop",
 )
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One line of the table: a ratio of speeds (ours over the peer's), or of latencies.
-
-    target: to be reached, or for latencies not to be exceeded; None where the figure is for information only.
-    ceiling: a contender as fast as the machine allows; its ratio to the peer is reported as what could be had.
-    """
-
-    what: str
-    peer: str
-    target: float | None = None
-    ours: str = OURS
-    latency: bool = False
-    ceiling: str | None = None
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Contenders that take turns on one work.
-
-    field: each contender's candidates, of which the fastest takes part.
-    seconds, rounds: how much longer its turns are, and how many more rounds it has, than others.
-    """
-
-    name: str
-    work: Callable[[], Work]
-    field: Mapping[str, Sequence[Callable[[Work], Contender]]]
-    claims: Sequence[Claim]
-    seconds: float = 1.0
-    rounds: int = 1
-
-
-DEFAULTS: dict[str, str] = {}
-LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
-THROUGHPUT = {"PERFORMANCE_HINT": "THROUGHPUT"}
-ONE_THREAD = {"NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "1"}
-
-# As many infer requests as the queue itself finds best, in each hint.
-QUEUES = [partial(InferQueue, properties=hint) for hint in (DEFAULTS, THROUGHPUT)]
-# What somebody may find out who tries: no copy of the input, and many more infer requests than are suggested.
-TUNED_QUEUES = [
-    partial(InferQueue, properties=properties, nireq=nireq, share_inputs=True)
-    for properties in (DEFAULTS, THROUGHPUT, ONE_THREAD)
-    for nireq in (4, 16, 64)
-]
-BATCHES = [
-    partial(
-        InferQueue,
-        device=f"BATCH:CPU({size})",
-        properties={**THROUGHPUT, "AUTO_BATCH_TIMEOUT": str(timeout_ms)},
-        nireq=size * groups,
-    )
-    for size in (16, 64)
-    for timeout_ms in (1, 10)
-    for groups in (1, 2, 4)
-]
-SWEEP = [
-    partial(InferQueue, properties={"NUM_STREAMS": str(streams)}, nireq=nireq)
-    for streams in (1, 2, 4)
-    for nireq in (1, 2, 4, 8)
-    if nireq >= streams
-]
 
 TINY, MLP = "tiny MLP 16-16-4", "MLP 256-1024-1024-64"
 
@@ -157,4 +93,6 @@ EXPERIMENTS = [
         [Claim("Magika", QUEUE, 1.0)],
         rounds=2,
     ),
+    *BATCHING,
+    *UNDER_LOAD,
 ]

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.claims import Claim, Experiment
 from bench.contenders import Contender
 from bench.core import CoreFigure
-from bench.experiments import Claim, Experiment
 from bench.footprint import FEW, MANY, Footprint
 from bench.machine import Machine
-from bench.rounds import Spread
+from bench.rounds import Spread, name_of
 
 BEGIN = "<!-- benchmarks: begin (written by make bench) -->"
 END = "<!-- benchmarks: end -->"
@@ -44,17 +44,24 @@ class Line:
         """As the table says it."""
         if self.claim.target is None:
             return ""
-        return f"at most {self.claim.target:g} x" if self.claim.latency else f"{self.claim.target:g} x"
+        target = f"{self.claim.target:g} {self.claim.unit}"
+        return f"at most {target}" if self.claim.latency else target
 
 
 @dataclass(frozen=True)
 class Figure:
-    """How one contender did: microseconds per request over the rounds, and as what it took part."""
+    """How one contender did, over the rounds: what was compared in microseconds (of what: `unit`), and as what."""
 
     work: str
     contender: str
     us: Spread
+    unit: str
     detail: str
+
+    @property
+    def rate(self) -> str:
+        """How many a second that makes; nothing where it is a latency."""
+        return f"{1e6 / self.us.median:,.0f}" if self.unit.startswith("us a") else ""
 
 
 @dataclass
@@ -70,14 +77,19 @@ class Report:
     core: list[CoreFigure] = dataclasses.field(default_factory=list)
 
     def add(self, experiment: Experiment, field: Mapping[str, Contender], us: Mapping[str, Sequence[float]]) -> None:
-        """The outcome of an experiment: who took part, and microseconds per request, round by round."""
+        """The outcome of an experiment: who took part, and what `take_turns` found."""
         for claim in experiment.claims:
+            if claim.figure:
+                values = us.get(name_of(claim.ours, claim.figure))
+                if values:  # where nothing is refused, no refusal takes time
+                    self.lines.append(Line(claim, Spread.of(values), None))
+                continue
             ratio = _ratio(us, claim.ours, claim.peer, claim.latency)
             ceiling = _ratio(us, claim.ceiling, claim.peer) if claim.ceiling else None
             self.lines.append(Line(claim, ratio, ceiling))
         for key, contender in field.items():
             name = contender.name if key in (contender.name, "infer_rows") else f"{key}: {contender.name}"
-            self.figures.append(Figure(contender.work.name, name, Spread.of(us[key]), contender.detail))
+            self.figures.append(Figure(contender.work.name, name, Spread.of(us[key]), contender.unit, contender.detail))
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -127,6 +139,9 @@ as answered when the caller holds an array of its outputs, and the answers of ev
 `compiled_model(x)`. All compute in f32. Every peer is the fastest of its candidates, chosen before the rounds
 (`bench/experiments.py` lists them); ovengine has its defaults.
 
+Where a load is offered, requests come at random (Poisson) at a rate that is a part of what was measured right before,
+at the same moments for all contenders. A latency counts from when a request was due until a callback has its answer.
+
 ## Machine
 """
         isa = ", ".join(machine.isa) + machine.lacks
@@ -159,16 +174,17 @@ as answered when the caller holds an array of its outputs, and the answers of ev
             yield "Not reached here:\n"
             for line in missed:
                 most = f"; the ceiling is {_digits(line.ceiling.median)} x" if line.ceiling else ""
-                yield f"- {line.claim.what}, beside {line.claim.peer}: {_speed(line)} of {line.target}{most}"
+                beside = f", beside {line.claim.peer}" if line.claim.peer else ""
+                yield f"- {line.claim.what}{beside}: {_speed(line)} of {line.target}{most}"
             yield ""
 
     def _figures(self) -> Iterator[str]:
         yield "## The figures behind them\n"
         rows = [
-            (f.work, f.contender, _digits(f.us.median), _quartiles(f.us), f"{1e6 / f.us.median:,.0f}", f.detail)
+            (f.work, f.contender, f"{_digits(f.us.median)} {f.unit}", _quartiles(f.us), f.rate, f.detail)
             for f in self.figures
         ]
-        yield from _table(("work", "contender", "us per request", "quartiles", "requests/s", "as"), rows)
+        yield from _table(("work", "contender", "median", "quartiles", "a second", "as"), rows)
         yield ""
 
     def _core(self) -> Iterator[str]:
@@ -223,7 +239,7 @@ def _ratio(us: Mapping[str, Sequence[float]], ours: str, peer: str, latency: boo
 
 
 def _speed(line: Line) -> str:
-    return f"{_digits(line.ratio.median)} x"
+    return f"{_digits(line.ratio.median)} {line.claim.unit}"
 
 
 def _quartiles(spread: Spread) -> str:

@@ -7,12 +7,15 @@ meet alike shows in the spread of the ratios, which is reported with their media
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from bench.contenders import Contender
+from bench.work import Work
 
 Say = Callable[[str], None]
 """Told what is being done; called from the measuring thread, between measurements."""
@@ -53,9 +56,11 @@ def passes_in(contender: Contender, seconds: float) -> int:
     return max(1, round(passes * seconds / taken))
 
 
-def us_per_request(contender: Contender, passes: int) -> float:
-    """Time of one run, divided by the requests answered in it."""
-    return seconds_of(contender, passes) * 1e6 / (passes * len(contender.work.inputs))
+def us_of(contender: Contender, passes: int) -> float:
+    """What is compared, of one run whose answers are right."""
+    us = contender.measure(passes)
+    contender.check()
+    return us
 
 
 def best(candidates: Sequence[Callable[[], Contender]], seconds: float, tell: Say) -> Contender:
@@ -68,7 +73,7 @@ def best(candidates: Sequence[Callable[[], Contender]], seconds: float, tell: Sa
         contender = make()
         tell(f"{contender.name}: {contender.detail}")
         passes = passes_in(contender, seconds)
-        us = min(us_per_request(contender, passes) for _ in range(2))
+        us = min(us_of(contender, passes) for _ in range(2))
         if fastest is None or us < least_us:
             loser, fastest, least_us = fastest, contender, us
         else:
@@ -79,6 +84,19 @@ def best(candidates: Sequence[Callable[[], Contender]], seconds: float, tell: Sa
     return fastest
 
 
+def with_capacity(candidates: Sequence[Callable[[Work], Contender]], work: Work, seconds: float, tell: Say) -> Work:
+    """The work with what the fastest of them can serve of it; as it is without candidates, where no load is offered."""
+    if not candidates:
+        return work
+    tell("capacity")
+    contender = best([partial(make, work) for make in candidates], seconds, tell)
+    try:
+        passes = passes_in(contender, seconds)
+        return replace(work, capacity=1e6 / min(us_of(contender, passes) for _ in range(2)))
+    finally:
+        contender.close()
+
+
 def order(keys: Sequence[str], index: int) -> list[str]:
     """Whose turn it is in a round."""
     first = index % len(keys)
@@ -86,8 +104,13 @@ def order(keys: Sequence[str], index: int) -> list[str]:
     return rotated[::-1] if index // len(keys) % 2 else rotated
 
 
+def name_of(key: str, figure: str) -> str:
+    """Of one of a contender's own figures, among what `take_turns` found."""
+    return f"{key}: {figure}" if figure else key
+
+
 def take_turns(contenders: Mapping[str, Contender], rounds: int, seconds: float, tell: Say) -> dict[str, list[float]]:
-    """Microseconds per request of each contender, one value a round.
+    """What is compared of each contender, in microseconds, and its other figures: one value a round.
 
     Args:
         contenders: by the name that they have in the result. Each round begins with another one, and every other round
@@ -97,11 +120,15 @@ def take_turns(contenders: Mapping[str, Contender], rounds: int, seconds: float,
         tell: told of every round.
     """
     passes = {key: passes_in(contender, seconds) for key, contender in contenders.items()}
-    taken: dict[str, list[float]] = {key: [] for key in contenders}
+    taken: defaultdict[str, list[float]] = defaultdict(list)
     for index in range(rounds + 1):
         tell(f"round {index} of {rounds}" if index else "warming up")
         for key in order(list(contenders), index):
-            us = us_per_request(contenders[key], passes[key])
+            contender = contenders[key]
+            contender.seed = index
+            us = us_of(contender, passes[key])
             if index:
                 taken[key].append(us)
+                for figure, value in contender.figures().items():
+                    taken[name_of(key, figure)].append(value)
     return taken

@@ -12,13 +12,15 @@ import pytest
 import models
 from bench import work
 from bench.__main__ import run
+from bench.claims import OURS, Claim, Experiment
 from bench.contenders import LoneCaller
 from bench.core import CoreFigure
-from bench.experiments import CALL, EXPERIMENTS, OURS, Claim
+from bench.experiments import CALL, EXPERIMENTS
 from bench.footprint import Footprint
 from bench.machine import Machine
+from bench.open_loop import arrivals_ns
 from bench.report import BEGIN, END, Line, Report, replace_block
-from bench.rounds import Spread
+from bench.rounds import Spread, name_of
 
 
 def test_spread_has_quartiles_and_extremes() -> None:
@@ -51,6 +53,24 @@ def test_report_of_a_short_run_has_every_claim() -> None:
     assert "1,001 KiB" in page
     assert "| two producers | core | 123 | 120 - 130 | 0 |" in page
     assert json.loads(json.dumps(report.as_json()))["lines"][0]["peer"] == CALL
+
+
+def test_figure_of_ours_alone_has_its_unit_and_no_peer() -> None:
+    claim = Claim("a refusal", "", 50, latency=True, figure="refusal p50", unit="us")
+    never = Claim("an event that does not come", "", figure="never")
+    experiment = Experiment("overload", lambda: pytest.fail("not needed"), {}, [claim, never])
+    report = Report(Machine.here(), rounds=3, seconds=0.01)
+    report.add(experiment, {}, {name_of(OURS, "refusal p50"): [70.0, 3.0, 60.0]})
+    assert "| a refusal |  | at most 50 us | 60 us |" in report.page()
+    assert "- a refusal: 60 us of at most 50 us" in report.page()
+    assert "never" not in report.page()
+
+
+def test_arrivals_come_at_the_rate_and_in_a_round_at_the_same_moments() -> None:
+    offsets = arrivals_ns(1000, 5000, seed=1)
+    assert offsets == arrivals_ns(1000, 6000, seed=1)[:5000] != arrivals_ns(1000, 5000, seed=2)
+    assert list(offsets) == sorted(offsets)
+    assert offsets[-1] == pytest.approx(5e9, rel=0.1)
 
 
 def test_wrong_answers_do_not_count() -> None:

@@ -12,13 +12,14 @@ from functools import partial
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.experiments import EXPERIMENTS, Experiment
+from bench.claims import Experiment
+from bench.conftest import SWEEP_SECONDS
+from bench.experiments import EXPERIMENTS
 from bench.rounds import best
 from bench.work import Work
 
 CASES = [pytest.param(e, key, id=f"{e.name}-{key}".replace(" ", "_")) for e in EXPERIMENTS for key in e.field]
 ROUNDS = 9
-SWEEP_SECONDS = 0.05
 
 
 @pytest.mark.parametrize(("experiment", "key"), CASES)

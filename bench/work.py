@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,22 @@ TOLERANCE = 2e-4
 """Of answers, absolute and relative: sums are taken in another order where rows run together."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Work:
-    """Requests of one row each: `inputs[i]` has the shape (1, ...) and is answered by `expected[i]`."""
+    """Requests of one row each, answered by `expected[i]`: `inputs[i]` is an array, or one for each of the inputs.
+
+    capacity: requests a second that can be served, where a load is a part of it; measured before the turns.
+    """
 
     name: str
     model: ov.Model
-    inputs: list[Array]
-    # As one array, for those who take all rows at once; `inputs` are its rows.
-    rows: Array = field(repr=False)
+    inputs: list[Any]
+    capacity: float = 0.0
+
+    @cached_property
+    def rows(self) -> Array:
+        """All inputs as one array, for those who take all rows at once; of works with one input."""
+        return np.concatenate(self.inputs)
 
     @cached_property
     def expected(self) -> Array:
@@ -39,13 +47,14 @@ class Work:
         compiled = ov.Core().compile_model(self.model, "CPU", PROPERTIES)
         return np.concatenate([compiled(x)[0] for x in self.inputs])
 
-    def check(self, answers: Array) -> None:
-        """Raise AssertionError unless `answers` has the right answer in every row."""
-        np.testing.assert_allclose(answers, self.expected, rtol=TOLERANCE, atol=TOLERANCE)
+    def check(self, answers: Array, of: Sequence[int] | None = None) -> None:
+        """Raise AssertionError unless `answers` has the right answer in every row: of all requests, or of those."""
+        expected = self.expected if of is None else self.expected[of]
+        np.testing.assert_allclose(answers, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def _work(name: str, model: ov.Model, rows: Array) -> Work:
-    return Work(name, model, [rows[i : i + 1] for i in range(len(rows))], rows)
+    return Work(name, model, [rows[i : i + 1] for i in range(len(rows))])
 
 
 def mlp(name: str, widths: tuple[int, ...], requests: int) -> Work:
@@ -64,6 +73,28 @@ def magika(requests: int = 32) -> Work:
     """The file-type classifier, and random bytes for files."""
     rows = np.random.default_rng(0).integers(0, 256, (requests, 2048), np.int32)
     return _work("Magika", _read(models.find("magika"), rows), rows)
+
+
+def text_direction(requests: int = 128) -> Work:
+    """Tells pictures of text from such that are upside down; noise for pictures."""
+    rows = np.random.default_rng(0).random((requests, 3, 48, 192), np.float32)
+    return _work("text-direction CNN", _read(models.find("text_direction"), rows), rows)
+
+
+def face_detector(requests: int = 128) -> Work:
+    """BlazeFace, and noise for pictures."""
+    rows = np.random.default_rng(0).random((requests, 128, 128, 3), np.float32) * 2 - 1
+    return _work("face detector", _read(models.find("face_detector"), rows), rows)
+
+
+def silero_vad(requests: int = 256) -> Work:
+    """Tells speech from silence; noise for audio, and each stream in a state of its own."""
+    rng = np.random.default_rng(0)
+    inputs = [
+        {"input": rng.standard_normal((1, 576), np.float32) / 10, "state": rng.standard_normal((2, 1, 128), np.float32)}
+        for _ in range(requests)
+    ]
+    return Work("silero VAD", ov.Core().read_model(models.find("silero_vad")), inputs)
 
 
 def _read(path: Path, rows: Array) -> ov.Model:

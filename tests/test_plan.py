@@ -224,6 +224,19 @@ def test_of_equally_good_sizes_throughput_takes_the_largest_and_latency_the_smal
     assert AdaptiveBatcher().plan(batch_context(cost, hint=Hint.LATENCY)).ladder == (1, 4, 16, 64)
 
 
+def test_sizes_that_the_climb_steps_over_count_where_they_are_better() -> None:
+    cost = {1: 200, 4: 220, 16: 400, 64: 900, 128: 1450, 256: 3500}
+    assert AdaptiveBatcher().plan(batch_context(cost)).ladder == (1, 4, 16, 64, 128)
+    # No better than its neighbours, it would only take memory.
+    assert AdaptiveBatcher().plan(batch_context({**cost, 128: 2000})).ladder == (1, 4, 16, 64, 256)
+
+
+def test_a_size_that_the_climb_steps_over_must_fit_the_memory_for_weights_too() -> None:
+    cost = {1: 200, 4: 220, 16: 400, 64: 900, 128: 1450, 256: 3500}
+    context = batch_context(cost, constant_bytes=100, compiled_copies=1, memory_budget_bytes=500)
+    assert AdaptiveBatcher().plan(context).ladder == (1, 4, 16, 64, 256)
+
+
 def test_a_batch_for_throughput_is_not_long_either() -> None:
     cost = {1: 1000, 4: 2400, 16: 9000, 64: 36000}
     assert AdaptiveBatcher().plan(batch_context(cost)).ladder == (1, 4, 16)
@@ -234,13 +247,26 @@ def test_a_step_in_doubt_is_measured_again() -> None:
 
     def measure_again(size: int) -> float:
         again.append(size)
-        return {1: 100e-6, 4: 130e-6, 16: 300e-6}[size]
+        return {1: 100e-6, 4: 130e-6, 8: 200e-6, 16: 300e-6}[size]
 
     # The first measurement of 4 met a busy machine.
     context = batch_context({1: 100, 4: 900, 16: 300}, max_batch_size=16, measure_again=measure_again)
     plan = AdaptiveBatcher().plan(context)
-    assert again == [1, 4]
+    assert again[:2] == [1, 4]
     assert plan.cost_us == pytest.approx({1: 100, 4: 130, 16: 300})
+
+
+def test_a_small_gain_must_show_more_than_once() -> None:
+    again: list[int] = []
+
+    def measure_again(size: int) -> float:
+        again.append(size)
+        return {1: 4000e-6, 4: 16400e-6}[size]
+
+    # The first measurement of 1 met a busy machine.
+    plan = AdaptiveBatcher().plan(batch_context({1: 5000, 4: 16400}, measure_again=measure_again))
+    assert again == [1, 4] * 3
+    assert plan.ladder == (1,)
 
 
 def test_a_small_gain_is_not_worth_batching() -> None:

@@ -197,6 +197,17 @@ def test_requests_without_latest_only_are_not_superseded() -> None:
             assert future.result()["y"][0] == (i if future is not newest else 9) + 1
 
 
+def test_a_group_is_one_models_own_whatever_it_is_called_in_another() -> None:
+    with fake(1, service_time_us=20_000) as one, fake(1, service_time_us=20_000) as other:
+        frames: list[ovengine.Future] = []
+        for model in (one, other):
+            occupy(model)
+            model.submit(ROW)
+            frames.append(model.submit(tag(len(frames)), group="camera", latest_only=True))
+        assert [frame.result()["y"][0] for frame in frames] == [1, 2]
+        assert one.stats().failures["superseded"] == other.stats().failures["superseded"] == 0
+
+
 # -- admission --------------------------------------------------------------------------------------------------------
 
 

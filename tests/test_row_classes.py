@@ -125,7 +125,7 @@ def test_rare_shapes_are_not_compiled(model: ovengine.Model) -> None:
 
 
 def test_the_least_recently_used_class_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ovengine._planner.MOST_CLASSES", 2)
+    monkeypatch.setattr("ovengine._class_models.MOST_CLASSES", 2)
     with ovengine.load(summed(), config=EXACT) as model:
         make_frequent(model, 2)
         make_frequent(model, 3)
@@ -137,7 +137,7 @@ def test_the_least_recently_used_class_makes_room(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_class_in_use_does_not_make_room_for_one_that_is_used_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ovengine._planner.MOST_CLASSES", 1)
+    monkeypatch.setattr("ovengine._class_models.MOST_CLASSES", 1)
     with ovengine.load(summed(), config=EXACT) as model:
         make_frequent(model, 2)
         for tag in range(4 * USES):
@@ -180,7 +180,7 @@ def test_rows_that_influence_each_other_stay_on_the_dynamic_model() -> None:
 
 @pytest.mark.parametrize("most", [1, 8])
 def test_shapes_come_and_go_under_concurrency(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr("ovengine._planner.MOST_CLASSES", most)
+    monkeypatch.setattr("ovengine._class_models.MOST_CLASSES", most)
     served = 0
     with ovengine.load(summed(), config=EXACT) as model:
 

@@ -1,4 +1,4 @@
-// Dispatcher: where requests wait and batches are made: the open slot, the request ring, and the jobs.
+// Dispatcher: where batches are made of what waits: the open slot, the queue, and the jobs.
 #pragma once
 
 #include <algorithm>
@@ -8,53 +8,19 @@
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <numeric>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "backlog.hpp"
-#include "bounded_ring.hpp"
-#include "cost_table.hpp"
 #include "failpoint.hpp"
-#include "forecast.hpp"
 #include "job.hpp"
-#include "platform/futex.hpp"
+#include "queue.hpp"
 #include "request.hpp"
 #include "slot.hpp"
-#include "stats.hpp"
+#include "work.hpp"
 
 namespace ovengine {
 
-// Bytes of one row, port by port.
-struct RowLayout {
-    std::vector<std::size_t> inputs, outputs;
-
-    std::size_t input_bytes() const { return std::accumulate(inputs.begin(), inputs.end(), std::size_t{0}); }
-    std::size_t output_bytes() const { return std::accumulate(outputs.begin(), outputs.end(), std::size_t{0}); }
-};
-
-class Session;
-
-// What a lane is given to do: a sealed slot, or a chunk of a job.
-struct Work {
-    struct Gathered {
-        Request* request;
-        std::uint32_t row;
-    };
-    Slot* slot = nullptr;
-    std::uint32_t rows = 0;
-    LaneStats::Reason reason = LaneStats::idle;
-    std::vector<Gathered> gathered;  // requests whose rows the lane has yet to copy, assign and publish
-    Job* job = nullptr;
-    Job::Chunk chunk{};
-    std::shared_ptr<Session> session;  // that the job is of
-};
-
-inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since_epoch().count(); }
-
-// Requests claim rows of the open slot while nobody waits; otherwise they go through the ring, in order of arrival.
-// While one with terms of its own waits, whoever makes a batch empties the ring into the backlog, and takes from there.
+// Requests claim rows of the open slot while nobody waits; otherwise they go through the queue.
 // claim, queue, add: any thread, without locks (but for jobs, which are rare and large).
 // take: lanes, under a lock held for as long as it takes to make one batch's worth of decisions.
 class Dispatcher {
@@ -72,21 +38,17 @@ class Dispatcher {
           capacity_(capacity),
           max_batch_rows_(UINT32_MAX),
           max_queue_delay_ns_(options.max_queue_delay_ns),
-          max_queue_size_(options.max_queue_size),
-          ring_(std::max(options.max_queue_size, options.ring_capacity)),
-          request_pool_(ring_.capacity()) {
+          queue_(options.max_queue_size, options.ring_capacity) {
         open_.store(open_next(), std::memory_order_seq_cst);
     }
 
-    ~Dispatcher() {
-        Request* request = nullptr;
-        while (request_pool_.try_pop(request)) delete request;
-    }
+    // What it has for any thread.
+    Queue& queue() noexcept { return queue_; }
+    const Queue& queue() const noexcept { return queue_; }
 
     const RowLayout& layout() const noexcept { return layout_; }
     // Of each batch from now on; see grow().
     std::uint32_t capacity() const noexcept { return capacity_.load(std::memory_order_relaxed); }
-    std::size_t ring_capacity() const noexcept { return ring_.capacity(); }
 
     // The limits may change at any time. relaxed: each is a number that stands for itself, and who misses a change by
     // a moment goes by what held before. Only lanes that hold a batch must not sleep through one: limits_epoch().
@@ -106,12 +68,6 @@ class Dispatcher {
         max_queue_delay_ns_.store(delay_ns, std::memory_order_relaxed);
         announce_limits();
     }
-    // Up to ring_capacity(), 0 for all of it. What waits already stays, also when it is more than that.
-    void set_max_queue_size(std::uint32_t size) noexcept {
-        max_queue_size_.store(size, std::memory_order_relaxed);
-        announce_limits();
-        wake_for_room();
-    }
     // Changes with the limits. A lane reads it before take() (seq_cst, of which acquire: pairs with announce_limits(),
     // so that take() goes by the limits of this epoch or later ones) and again after its IdleLanes::put(): either it
     // sees the change there, or whoever made it finds the lane in the set and wakes it.
@@ -122,7 +78,7 @@ class Dispatcher {
     Slot* try_claim(std::uint32_t rows, std::uint32_t& row) noexcept {
         // relaxed: a hint that keeps the order of arrival; a request that misses it by a moment is at most one
         // batch early.
-        if (waiting_.load(std::memory_order_relaxed) > 0) return nullptr;
+        if (queue_.approx_waiting() > 0) return nullptr;
         // acquire: pairs with the store in take(); the slot is open and has its batch.
         Slot* const slot = open_.load(std::memory_order_acquire);
         row = slot->word.try_claim(rows, room(*slot));
@@ -133,115 +89,33 @@ class Dispatcher {
 
     // Rows that wait for a lane, roughly.
     std::uint32_t approx_pending_rows(const Slot& slot) const noexcept {
-        return slot.word.approx_claimed() + static_cast<std::uint32_t>(approx_waiting());
-    }
-    std::uint64_t approx_waiting() const noexcept {
-        const auto waiting = waiting_.load(std::memory_order_relaxed);
-        return waiting > 0 ? static_cast<std::uint64_t>(waiting) : 0;
+        return slot.word.approx_claimed() + static_cast<std::uint32_t>(queue_.approx_waiting());
     }
 
-    // Requests that were given up while they waited, by why.
-    std::uint64_t cancelled() const noexcept { return cancelled_.load(); }
-    std::uint64_t expired() const noexcept { return expired_.load(); }
-    std::uint64_t superseded() const noexcept { return superseded_.load(); }
-
-    // Before the first request.
-    void set_group_weight(Backlog::Weight weight) { backlog_.set_weight(std::move(weight)); }
     // How long the shortest inference takes: a request whose deadline is nearer than that is not begun.
     void set_shortest_run_ns(std::int64_t ns) noexcept { shortest_run_ns_.store(ns, std::memory_order_relaxed); }
 
     // Rows that are run before those of a request with these terms, roughly.
     std::uint64_t rows_ahead(const Terms& terms, std::uint32_t rows, std::int64_t now) const noexcept {
-        const std::int64_t plain = waiting_.load(std::memory_order_relaxed) - entered_.load(std::memory_order_relaxed);
-        const auto uncounted = static_cast<std::uint64_t>(std::max<std::int64_t>(0, plain));
-        const std::uint64_t ahead = forecast_.rows_ahead(terms, rows, uncounted, now);
+        const std::uint64_t ahead = queue_.rows_ahead(terms, rows, now);
         if (terms.priority < kDefaultPriority) return ahead;
         // acquire: pairs with the store in take().
         return ahead + open_.load(std::memory_order_acquire)->word.approx_claimed();
     }
 
-    bool has_jobs() const noexcept { return job_count_.load(std::memory_order_relaxed) > 0; }
-    // Requests in the ring and jobs, roughly.
-    std::uint64_t approx_queued() const noexcept {
-        return approx_waiting() + job_count_.load(std::memory_order_relaxed);
-    }
-
-    // How many may wait; `has_limit`: because somebody said so.
-    std::int64_t limit() const noexcept {
-        const std::uint32_t size = max_queue_size_.load(std::memory_order_relaxed);
-        return size != 0 ? size : static_cast<std::int64_t>(ring_.capacity());
-    }
-    bool has_limit() const noexcept { return max_queue_size_.load(std::memory_order_relaxed) != 0; }
-
-    // Would a request that has to wait be refused? Racy: try_queue() and add() decide.
-    bool is_full(const Group* group = nullptr) const noexcept {
-        return !has_room(static_cast<std::int64_t>(approx_queued()), group != nullptr ? group->approx_waiting() : 0);
-    }
-
-    // A request to be filled in; from the pool where possible.
-    Request* make_request() {
-        Request* request = nullptr;
-        if (request_pool_.try_pop(request)) return request;
-        requests_made_.fetch_add(1, std::memory_order_relaxed);
-        return new Request;
-    }
-    // One owner less; the last one returns it to the pool.
-    void drop(Request* request) noexcept {
-        if (!request->release()) return;
-        discard(request);
-    }
-    // Of a request that has no other owner yet.
-    void discard(Request* request) noexcept {
-        request->trim();
-        if (request_pool_.try_push(request)) return;
-        requests_made_.fetch_sub(1, std::memory_order_relaxed);
-        delete request;
-    }
-
-    // False when the queue is full; the request stays the caller's.
-    bool try_queue(Request* request) {
-        const Terms& terms = request->terms();
-        if (terms.is_plain()) return try_push(request);
-        const auto push = [this](Request* place) {
-            special_.fetch_add(1, std::memory_order_relaxed);  // a hint, see gather_waiting()
-            enter(*place);
-            if (try_push(place)) return true;
-            leave(*place);
-            return false;
-        };
-        if (!terms.latest_only) return push(request);
-        const Group::Offered offered = terms.group->offer(request, push);
-        if (offered.superseded) superseded_.add(1);
-        if (offered.dropped != nullptr) {
-            finish_job(*offered.dropped);
-            drop(offered.dropped);
-        }
-        return offered.accepted;
-    }
-
-    // Waits until a lane has made room in the queue; may return early.
-    platform::WaitResult wait_for_room(platform::Deadline deadline, const Group* group = nullptr) noexcept {
-        room_waiters_.fetch_add(1, std::memory_order_seq_cst);
-        const std::uint32_t epoch = room_epoch_.load(std::memory_order_seq_cst);
-        auto result = platform::WaitResult::woken;
-        if (is_full(group)) result = platform::futex_wait(room_epoch_, epoch, deadline);
-        room_waiters_.fetch_sub(1, std::memory_order_relaxed);
-        return result;
-    }
-
     // False when the queue is full; the job stays the caller's.
     bool try_add(Job* job) {
         const std::lock_guard lock(mutex_);
-        if (is_full()) return false;
+        if (queue_.is_full()) return false;
         jobs_.push_back(job);
-        job_count_.store(jobs_.size(), std::memory_order_seq_cst);  // before the caller's look at the idle lanes
+        queue_.set_jobs(jobs_.size());  // before the caller's look at the idle lanes
         return true;
     }
 
     // Is there anything that take() would hand out? All reads seq_cst, after the caller's IdleLanes::put(). A batch
     // that is being held back is not work; its rows must be `full` to count while `holding`.
     bool has_work(bool holding) const noexcept {
-        if (waiting_.load(std::memory_order_seq_cst) > 0 || job_count_.load(std::memory_order_seq_cst) > 0) return true;
+        if (queue_.anybody_waits() || queue_.has_jobs()) return true;
         const Slot* const slot = open_.load(std::memory_order_seq_cst);
         return slot->word.published() >= (holding ? room(*slot) : 1);
     }
@@ -270,18 +144,12 @@ class Dispatcher {
     // seq_cst access at the latest.
     std::int64_t expire(std::int64_t now) {
         const std::lock_guard lock(mutex_);
-        if (special_.load(std::memory_order_relaxed) > 0) drain();
-        if (expire_due(now)) wake_for_room();
-        const Request* const first = backlog_.first_deadline();
-        const std::int64_t next = first != nullptr ? first->terms().deadline_ns : Terms::kNoDeadline;
-        // Counted, and not in the ring yet: a moment away. seq_cst: pairs with enter().
-        const bool all_here = entered_.load(std::memory_order_seq_cst) <= static_cast<std::int64_t>(backlog_.size());
-        return all_here ? next : std::min(next, now + kMomentNs);
+        return queue_.expire(now);
     }
 
     // After the lane has copied what it gathered.
     void give_back_gathered(Work& work) noexcept {
-        for (const auto& gathered : work.gathered) drop(gathered.request);
+        for (const auto& gathered : work.gathered) queue_.drop(gathered.request);
         work.gathered.clear();
     }
 
@@ -309,25 +177,15 @@ class Dispatcher {
     // (closing) Ends everything that waits in the ring and in jobs, with Outcome::closed; how many there were.
     std::size_t close_waiting() {
         const std::lock_guard lock(mutex_);
-        std::size_t closed = 0;
-        // seq_cst: pairs with try_queue(), whose caller looks at `closed` afterwards. A request that is counted here
-        // and not in the ring yet is a moment away; one that is not counted yet will be cleared by its own thread.
-        while (waiting_.load(std::memory_order_seq_cst) > 0) {
-            drain();
-            if (backlog_.empty()) std::this_thread::yield();
-            backlog_.for_each([&](Request* request) {
-                closed += request->close();
-                give_up(request);
-            });
-        }
+        std::size_t closed = queue_.close();
         for (Job* job : jobs_) {
             closed += job->end(Outcome::closed) ? 1 : 0;
             // What no lane has begun is finished here; a lane that has a chunk sees that the job is stopped.
             if (job->finish(job->hand_out_rest())) job->settle(1);
         }
         jobs_.clear();
-        job_count_.store(0, std::memory_order_seq_cst);
-        wake_for_room();
+        queue_.set_jobs(0);
+        queue_.wake_for_room();
         return closed;
     }
     // (closing) Ends the requests in the open slot with Outcome::closed; how many there were. Leases are left to the
@@ -360,14 +218,10 @@ class Dispatcher {
         const std::lock_guard lock(mutex_);
         return {slots_.size() - outgrown_slots_ - free_slots_.count_at_rest() - 1,
                 batches_.size() - outgrown_batches_ - free_batches_.count_at_rest() - (ended_ ? 0 : 1),
-                requests_made_.load(std::memory_order_relaxed) - request_pool_.approx_size(),
-                ended_ ? 0 : open_slot()->word.approx_claimed()};
+                queue_.requests_in_use(), ended_ ? 0 : open_slot()->word.approx_claimed()};
     }
 
   private:
-    // In which a request that was counted is in the ring.
-    static constexpr std::int64_t kMomentNs = 1'000'000;
-
     Slot* open_slot() const noexcept { return open_.load(std::memory_order_relaxed); }  // under the lock
 
     std::size_t close_rows(Batch& batch) noexcept {
@@ -375,37 +229,6 @@ class Dispatcher {
         for (std::uint32_t row = 0; row < batch.capacity(); ++row)
             closed += batch.transition(row, RowState::live, RowState::closed);
         return closed;
-    }
-
-    // A group that floods the queue leaves some of it to others (dynamic thresholds, Choudhury and Hahne, 1998): with
-    // one such group a quarter, with two a seventh.
-    bool has_room(std::int64_t queued, std::int64_t of_group) const noexcept {
-        return queued < limit() && of_group < kGroupShare * (limit() - queued);
-    }
-    static constexpr std::int64_t kGroupShare = 3;
-
-    bool try_push(Request* request) noexcept {
-        // seq_cst: before the caller's look at the idle lanes, like ClaimWord::publish(). Counted before it is pushed,
-        // so that the limit holds exactly.
-        const std::int64_t before = waiting_.fetch_add(1, std::memory_order_seq_cst);
-        OVENGINE_FAILPOINT("Dispatcher::try_queue, counted");
-        const auto jobs = static_cast<std::int64_t>(job_count_.load(std::memory_order_relaxed));
-        const Group* const group = request->terms().group.get();
-        if (has_room(before + jobs, group != nullptr ? group->approx_waiting() - 1 : 0) && ring_.try_push(request))
-            return true;
-        waiting_.fetch_sub(1, std::memory_order_relaxed);
-        return false;
-    }
-
-    // The count of a request with terms, and of any in the backlog. seq_cst: before the ring's push, see expire().
-    void enter(const Request& request) noexcept {
-        forecast_.enter(request);
-        entered_.fetch_add(1, std::memory_order_seq_cst);
-    }
-    void leave(const Request& request) noexcept {
-        forecast_.leave(request);
-        entered_.fetch_sub(1, std::memory_order_relaxed);
-        if (!request.terms().is_plain()) special_.fetch_sub(1, std::memory_order_relaxed);
     }
 
     // Rows that a batch in this slot may have.
@@ -455,44 +278,37 @@ class Dispatcher {
         return batches_.back().get();
     }
 
-    // The request at the head of the ring, in carried_. One that found no room stays there for the next batch.
-    bool next_request() noexcept { return carried_ != nullptr || ring_.try_pop(carried_); }
-
     // Gives rows of `slot` to those who wait; or makes a batch of its own, in work.slot, when others go first.
     void gather_waiting(Slot& open, Work& work) {
-        // relaxed: a request with terms that is missed here is found at the head of the ring, at the latest.
-        bool is_special = special_.load(std::memory_order_relaxed) > 0;
+        bool is_special = queue_.has_special();
         do {
-            if (is_special) drain();
+            if (is_special) queue_.drain();
             gather_backlog(open, work);
-            if (work.slot != nullptr || work.job != nullptr || !backlog_.empty()) return;
+            if (work.slot != nullptr || work.job != nullptr || queue_.has_backlog()) return;
             is_special = !gather_ring(open, work);
         } while (is_special);
     }
 
     // Plain requests, in order of arrival. False when the next one is not plain.
     bool gather_ring(Slot& slot, Work& work) {
-        while (next_request()) {
-            if (!carried_->terms().is_plain()) return false;
-            if (carried_->state() == Request::State::queued) {
-                const std::uint32_t row = slot.word.try_claim(carried_->rows(), room_for(carried_->rows(), slot));
-                if (row == ClaimWord::kNone) return true;
-                if (give_row(carried_, slot, row, work)) carried_ = nullptr;
+        while (Request* const request = queue_.next_in_ring()) {
+            if (!request->terms().is_plain()) return false;
+            bool is_taken = false;
+            if (request->state() == Request::State::queued) {
+                const std::uint32_t row = slot.word.try_claim(request->rows(), room_for(request->rows(), slot));
+                if (row == ClaimWord::kNone) return true;  // it stays there for the next batch
+                is_taken = give_row(request, slot, row, work);
             }
-            if (carried_ != nullptr) {
-                cancelled_.add(1);
-                drop(std::exchange(carried_, nullptr));
-            }
-            waiting_.fetch_sub(1, std::memory_order_relaxed);
+            is_taken ? queue_.take_next() : queue_.drop_next();
         }
         return true;
     }
 
     // In the backlog's order.
     void gather_backlog(Slot& open, Work& work) {
-        if (backlog_.empty()) return;
-        expire_due(now_ns() + shortest_run_ns_.load(std::memory_order_relaxed));
-        Request* const first = next_live([](const Request&) { return true; });
+        if (!queue_.has_backlog()) return;
+        queue_.expire_due(now_ns() + shortest_run_ns_.load(std::memory_order_relaxed));
+        Request* const first = queue_.next_live([](const Request&) { return true; });
         if (first == nullptr) return;
         const std::uint32_t claimed = open.word.approx_claimed(), published = open.word.published();
         // Rows that nobody has written yet would hold the batch up.
@@ -506,7 +322,7 @@ class Dispatcher {
         if (published > 0 && !Backlog::goes_before(*first, open.batch->opened_ns())) return;
         if (first->job() != nullptr) {
             if (begin_job(first, work)) return;
-            give_up(first);
+            queue_.give_up(first);
             return gather_backlog(open, work);
         }
         // Of a slot that was never open, because anybody claims rows of the open one: those without a key, and those of
@@ -525,22 +341,15 @@ class Dispatcher {
     void gather_from(Request* first, Slot& slot, Work& work, RowsOf rows_of) {
         const std::uint64_t key = first->terms().key;
         const auto has_key = [key](const Request& each) { return each.job() == nullptr && each.terms().key == key; };
-        for (Request* request = first; request != nullptr; request = next_live(has_key)) {
+        for (Request* request = first; request != nullptr; request = queue_.next_live(has_key)) {
             const std::uint32_t row = rows_of(request->rows());
             if (row == ClaimWord::kNone) return;
             if (!give_row(request, slot, row, work)) {
-                give_up(request);
+                queue_.give_up(request);
                 continue;
             }
-            leave_queue(request);
+            queue_.take(request);
         }
-    }
-    // A lane has it.
-    void leave_queue(Request* request) {
-        backlog_.take(request);
-        if (request->terms().latest_only) request->terms().group->forget(request);
-        leave(*request);
-        waiting_.fetch_sub(1, std::memory_order_relaxed);
     }
 
     // Moves a job on to those of which the lanes take chunks, and takes the first one. False when it was given up.
@@ -551,9 +360,9 @@ class Dispatcher {
             jobs_.push_front(job);
         else
             jobs_.push_back(job);
-        job_count_.store(jobs_.size(), std::memory_order_seq_cst);
-        leave_queue(request);
-        drop(request);
+        queue_.set_jobs(jobs_.size());
+        queue_.take(request);
+        queue_.drop(request);
         return take_chunk(work);
     }
 
@@ -575,81 +384,14 @@ class Dispatcher {
         return false;
     }
 
-    // All that is in the ring, into the backlog.
-    void drain() {
-        while (next_request()) {
-            if (carried_->terms().is_plain()) enter(*carried_);
-            backlog_.add(carried_);
-            carried_ = nullptr;
-            ++since_sweep_;
-        }
-        // Those that were given up and are nobody's next still take room.
-        if (since_sweep_ <= backlog_.size()) return;
-        since_sweep_ = 0;
-        backlog_.for_each([this](Request* request) {
-            if (!request->waits()) give_up(request);
-        });
-    }
-
-    // The first one in the backlog that still waits and `accepts(request)`, or null.
-    template <class Accepts>
-    Request* next_live(Accepts accepts) {
-        ++since_sweep_;
-        for (;;) {
-            Request* const request = backlog_.find([&](const Request& each) { return !each.waits() || accepts(each); });
-            if (request == nullptr || request->waits()) return request;
-            give_up(request);
-        }
-    }
-    // Of one that no lane has: it is done with.
-    static void finish_job(const Request& request) noexcept {
-        Job* const job = request.job();
-        if (job != nullptr && job->finish(job->hand_out_rest())) job->settle(1);
-    }
-    // True when there were any.
-    bool expire_due(std::int64_t until_ns) {
-        bool any = false;
-        for (Request* first = backlog_.first_deadline(); first != nullptr && first->terms().deadline_ns <= until_ns;
-             first = backlog_.first_deadline()) {
-            // Counted before it is told. Taken by a lane it is not: that is under the lock, and out of the backlog.
-            expired_.add(1);
-            if (!first->expire()) expired_.add(UINT64_MAX);  // less one: it was given up before
-            give_up(first);
-            any = true;
-        }
-        return any;
-    }
-    // Of the backlog, and not waiting any more: out with it, or with what has taken its place.
-    void give_up(Request* request) {
-        Group* const group = request->terms().latest_only ? request->terms().group.get() : nullptr;
-        const Request::State state = request->state();
-        if (state == Request::State::superseded)
-            if (Request* const heir = group->heir(request)) {
-                backlog_.replace(request, heir);
-                special_.fetch_add(1, std::memory_order_relaxed);
-                enter(*heir);
-                leave(*request);
-                finish_job(*request);
-                return drop(request);
-            }
-        if (group != nullptr) group->forget(request);
-        // A job is cancelled without its request.
-        if (state == Request::State::cancelled || state == Request::State::queued) cancelled_.add(1);
-        finish_job(*request);
-        backlog_.remove(request);
-        leave(*request);
-        drop(request);
-        waiting_.fetch_sub(1, std::memory_order_relaxed);
-    }
-
     Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
         Slot& slot = *open_slot();
-        if (approx_waiting() > 0) {
+        if (queue_.approx_waiting() > 0) {
             gather_waiting(slot, work);
-            wake_for_room();
+            queue_.wake_for_room();
             if (work.slot != nullptr || work.job != nullptr) return Taken::work;
         }
-        const bool is_blocked = carried_ != nullptr || !backlog_.empty();
+        const bool is_blocked = queue_.is_blocked();
         // Rows that nobody has written yet are waited for only when somebody else is held up by them.
         if (work.gathered.empty() && slot.word.published() == 0 && !is_blocked) return Taken::nothing;
         const std::uint32_t full = room(slot);
@@ -678,16 +420,10 @@ class Dispatcher {
         work.reason = LaneStats::bulk;
         if (work.job->all_handed_out()) {
             jobs_.pop_front();
-            job_count_.store(jobs_.size(), std::memory_order_seq_cst);
-            wake_for_room();
+            queue_.set_jobs(jobs_.size());
+            queue_.wake_for_room();
         }
         return true;
-    }
-
-    void wake_for_room() noexcept {
-        // seq_cst: pairs with wait_for_room(); either it sees the room or this sees the waiter.
-        room_epoch_.fetch_add(1, std::memory_order_seq_cst);
-        if (room_waiters_.load(std::memory_order_seq_cst) > 0) platform::futex_wake_all(room_epoch_);
     }
 
     const RowLayout layout_;
@@ -697,31 +433,15 @@ class Dispatcher {
     alignas(platform::kNoSharing) std::atomic<Slot*> open_{nullptr};
     std::atomic<std::uint32_t> max_batch_rows_;
     std::atomic<std::int64_t> max_queue_delay_ns_;
-    std::atomic<std::uint32_t> max_queue_size_;
     std::atomic<std::uint32_t> limits_epoch_{0};
-    // Requests in the ring (or about to be, or carried).
-    alignas(platform::kNoSharing) std::atomic<std::int64_t> waiting_{0};
-    // Of these: requests with terms; those that the forecast knows (with terms, or in the backlog).
-    std::atomic<std::int64_t> special_{0}, entered_{0};
-    Forecast forecast_;
-    SharedCounter superseded_;
     std::atomic<std::int64_t> shortest_run_ns_{0};
-    BoundedRing<Request*> ring_;
-    BoundedRing<Request*> request_pool_;
-    std::atomic<std::size_t> requests_made_{0};
-
-    std::atomic<std::uint32_t> room_epoch_{0}, room_waiters_{0};
+    Queue queue_;
 
     // Everything below: under the lock, but for give() on the free lists.
     std::mutex mutex_;
     bool ended_ = false;
-    Counter cancelled_, expired_;  // while they waited
-    Request* carried_ = nullptr;
-    Backlog backlog_;
-    std::size_t since_sweep_ = 0;
     bool job_next_ = false;
     std::deque<Job*> jobs_;
-    std::atomic<std::size_t> job_count_{0};
     std::vector<std::unique_ptr<Slot>> slots_;
     std::vector<std::unique_ptr<Batch>> batches_;
     std::size_t outgrown_slots_ = 0, outgrown_batches_ = 0;

@@ -57,7 +57,8 @@ class StatefulExecutor {
     virtual ~StatefulExecutor() = default;
     virtual const std::vector<Port>& states() const = 0;  // the state's variables, by their ids
 
-    // As Executor::infer_shaped(), from the state that the last inference left. One that throws leaves it as it was.
+    // As Executor::infer_shaped(), from the state that the last inference left. One that throws leaves it as it was, or
+    // says that it is the initial one again.
     virtual std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) = 0;
 
     virtual void reset_state() = 0;

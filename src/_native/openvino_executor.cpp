@@ -1,8 +1,6 @@
 #include "openvino_executor.hpp"
 
 #include <algorithm>
-#include <cstring>
-#include <functional>
 #include <map>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/util/assign_base.hpp>
@@ -14,31 +12,10 @@
 
 #include "openvino_graph.hpp"
 #include "openvino_padding.hpp"
+#include "openvino_requests.hpp"
 
 namespace ovengine {
 namespace {
-
-// As OpenVINO's own Python API shows it: what NumPy lacks as bits of the same size, or as packed bytes.
-std::string numpy_dtype(const ov::element::Type& type) {
-    switch (static_cast<ov::element::Type_t>(type)) {
-        case ov::element::Type_t::boolean: return "b1";
-        case ov::element::Type_t::bf16:
-        case ov::element::Type_t::f16: return "f2";
-        case ov::element::Type_t::f32: return "f4";
-        case ov::element::Type_t::f64: return "f8";
-        case ov::element::Type_t::i4:
-        case ov::element::Type_t::i8: return "i1";
-        case ov::element::Type_t::i16: return "i2";
-        case ov::element::Type_t::i32: return "i4";
-        case ov::element::Type_t::i64: return "i8";
-        case ov::element::Type_t::u8: return "u1";
-        case ov::element::Type_t::u16: return "u2";
-        case ov::element::Type_t::u32: return "u4";
-        case ov::element::Type_t::u64: return "u8";
-        case ov::element::Type_t::string: return "U";
-        default: return type.is_static() ? "u1" : "";  // f8 of all kinds, and what is smaller than a byte
-    }
-}
 
 template <class OutputNode>
 Port describe(const OutputNode& node, std::size_t index, const char* kind) {
@@ -69,37 +46,6 @@ void describe_all(const Model& model, std::vector<Port>& inputs, std::vector<Por
 
 ov::AnyMap to_any_map(const Properties& properties) { return {properties.begin(), properties.end()}; }
 
-ov::Shape to_shape(const Dimensions& dimensions) { return {dimensions.begin(), dimensions.end()}; }
-
-ShapedOutput copied(const ov::Tensor& tensor) {
-    const ov::Shape shape = tensor.get_shape();  // once: each call may make it anew
-    ShapedOutput copy;
-    copy.shape.assign(shape.begin(), shape.end());
-    if (tensor.get_element_type() == ov::element::string) {
-        const auto* text = tensor.data<const std::string>();
-        copy.text.assign(text, text + tensor.get_size());
-    } else {
-        const auto* data = static_cast<const std::byte*>(tensor.data());
-        copy.data.assign(data, data + tensor.get_byte_size());
-    }
-    return copy;
-}
-
-struct PortType {
-    ov::element::Type type;
-    ov::Shape shape;  // empty where dynamic
-    bool is_shared = false;
-};
-
-std::vector<PortType> types_of(const std::vector<ov::Output<const ov::Node>>& ports) {
-    std::vector<PortType> types;
-    for (const auto& port : ports) {
-        const auto shape = port.get_partial_shape();
-        types.push_back({port.get_element_type(), shape.is_static() ? shape.to_shape() : ov::Shape{}, false});
-    }
-    return types;
-}
-
 // Whether shapes inside depend on values, so that an inference can fail for those of its inputs.
 bool is_dynamic_inside(const ov::Model& model) {
     for (const auto& node : model.get_ops()) {
@@ -109,27 +55,6 @@ bool is_dynamic_inside(const ov::Model& model) {
     }
     return false;
 }
-
-// With one thread, the CPU plugin's infer() passes over an inference that fails inside (shapes that do not fit, a state
-// of a type that it cannot keep), and leaves the outputs of an earlier one: seen with 2026.4.1. On its own thread it
-// throws. It costs a few microseconds, where an inference can fail for its values: dynamic shapes inside, or state.
-void infer_checked(ov::InferRequest& request) {
-    request.start_async();
-    request.wait();
-}
-
-std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const std::vector<PortType>& types,
-                                   const std::vector<ShapedInput>& inputs, std::size_t outputs) {
-    for (std::size_t i = 0; i < inputs.size(); ++i)
-        request.set_input_tensor(i, {types[i].type, to_shape(inputs[i].shape), const_cast<std::byte*>(inputs[i].data)});
-    infer_checked(request);
-    std::vector<ShapedOutput> results;
-    for (std::size_t i = 0; i < outputs; ++i) results.push_back(copied(request.get_output_tensor(i)));
-    return results;
-}
-
-// The same model, compiled anew.
-using Remake = std::function<ov::CompiledModel(ov::CompiledModel&)>;
 
 // `blob`: what it can be imported from; exported on the first failure where it is empty. (What was imported cannot be
 // exported again.)
@@ -145,175 +70,32 @@ Remake remake_by(ov::Core core, std::string device, ov::AnyMap properties, std::
     };
 }
 
-class OpenvinoExecutor final : public Executor {
-  public:
-    // `may_fail`: for the values of its inputs; `remake`: compiles the model anew, or is empty.
-    OpenvinoExecutor(ov::CompiledModel compiled, bool may_fail, Remake remake)
-        : compiled_(std::move(compiled)),
-          remake_(std::move(remake)),
-          inputs_(types_of(compiled_.inputs())),
-          outputs_(types_of(compiled_.outputs())),
-          may_fail_(may_fail) {}
-
-    void infer(std::uint32_t binding, std::byte* const* inputs, std::byte* const* outputs) override {
-        if (binding >= bound_.size()) bound_.resize(binding + 1);
-        Bound& bound = bound_[binding];
-        if (!bound.request) {
-            bound.request = compiled_.create_infer_request();
-            has_state_ = !bound.request.query_state().empty();
-            may_fail_ = may_fail_ || has_state_;
-            bound.inputs.assign(inputs_.size(), nullptr);
-            bound.outputs.assign(outputs_.size(), nullptr);
-            if (!knows_shared_) find_shared(bound.request);
-        }
-        // Binding a tensor costs microseconds, about as much as a small inference: only what changed is bound.
-        for (std::size_t i = 0; i < inputs_.size(); ++i)
-            if (bound.inputs[i] != inputs[i]) {
-                bound.request.set_input_tensor(i, {inputs_[i].type, inputs_[i].shape, inputs[i]});
-                bound.inputs[i] = inputs[i];
-            }
-        for (std::size_t i = 0; i < outputs_.size(); ++i)
-            if (bound.outputs[i] != outputs[i] && !outputs_[i].is_shared) {
-                bound.request.set_output_tensor(i, {outputs_[i].type, outputs_[i].shape, outputs[i]});
-                bound.outputs[i] = outputs[i];
-            }
-        // A request stands for itself: what an earlier one left behind must not show.
-        if (has_state_) bound.request.reset_state();
-        if (may_fail_)
-            with_remake([&] { infer_checked(bound.request); });
-        else
-            bound.request.infer();
-        if (any_shared_) copy_shared(bound.request, outputs);
-    }
-
-    std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
-        if (!shaped_) {
-            shaped_ = compiled_.create_infer_request();
-            has_state_ = !shaped_.query_state().empty();
-        }
-        if (has_state_) shaped_.reset_state();
-        std::vector<ShapedOutput> outputs;
-        with_remake([&] { outputs = infer_at(shaped_, inputs_, inputs, outputs_.size()); });
-        return outputs;
-    }
-
-  private:
-    // What failed may have left the compiled model in a state of its own.
-    template <class Run>
-    void with_remake(Run run) {
-        try {
-            run();
-        } catch (...) {
-            if (remake_) {
-                bound_.clear();
-                shaped_ = {};
-                compiled_ = remake_(compiled_);
-            }
-            throw;
-        }
-    }
-
-    struct Bound {
-        ov::InferRequest request;
-        std::vector<std::byte*> inputs, outputs;
-    };
-
-    // An output that is an input passed through, or the same as another output, has that one's memory; bound to memory
-    // of its own it is not written, and the input may be. Seen on a request that nothing is bound to yet.
-    void find_shared(ov::InferRequest& request) {
-        knows_shared_ = true;
-        std::map<const void*, int> users;
-        for (std::size_t i = 0; i < inputs_.size(); ++i) ++users[request.get_input_tensor(i).data()];
-        for (std::size_t i = 0; i < outputs_.size(); ++i) ++users[request.get_output_tensor(i).data()];
-        for (std::size_t i = 0; i < outputs_.size(); ++i) {
-            outputs_[i].is_shared = users[request.get_output_tensor(i).data()] > 1;
-            any_shared_ = any_shared_ || outputs_[i].is_shared;
-        }
-    }
-    void copy_shared(ov::InferRequest& request, std::byte* const* outputs) const {
-        for (std::size_t i = 0; i < outputs_.size(); ++i) {
-            if (!outputs_[i].is_shared) continue;
-            const ov::Tensor tensor = request.get_output_tensor(i);
-            const auto* data = static_cast<const std::byte*>(tensor.data());
-            std::copy_n(data, tensor.get_byte_size(), outputs[i]);
-        }
-    }
-
-    ov::CompiledModel compiled_;
-    Remake remake_;
-    const std::vector<PortType> inputs_;
-    std::vector<PortType> outputs_;
-    std::vector<Bound> bound_;
-    ov::InferRequest shaped_;
-    bool may_fail_, has_state_ = false, knows_shared_ = false, any_shared_ = false;
-};
-
-class OpenvinoStateful final : public StatefulExecutor {
-  public:
-    explicit OpenvinoStateful(ov::CompiledModel compiled)
-        : request_(compiled.create_infer_request()),
-          inputs_(types_of(compiled.inputs())),
-          outputs_(compiled.outputs().size()),
-          variables_(request_.query_state()) {
-        for (auto& variable : variables_) {
-            const ov::Tensor tensor = variable.get_state();
-            const ov::Shape shape = tensor.get_shape();
-            states_.push_back(
-                {{variable.get_name()}, {shape.begin(), shape.end()}, true, numpy_dtype(tensor.get_element_type())});
-            types_.push_back(tensor.get_element_type());
-        }
-    }
-
-    const std::vector<Port>& states() const override { return states_; }
-    std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
-        return infer_at(request_, inputs_, inputs, outputs_);
-    }
-    void reset_state() override { request_.reset_state(); }
-    ShapedOutput state(std::size_t variable) override { return copied(variables_[variable].get_state()); }
-    void set_state(std::size_t variable, const ShapedInput& value) override {
-        // A tensor of its own: a device may keep it.
-        ov::Tensor tensor(types_[variable], to_shape(value.shape));
-        if (tensor.get_byte_size() > 0) std::memcpy(tensor.data(), value.data, tensor.get_byte_size());
-        variables_[variable].set_state(tensor);
-    }
-
-  private:
-    ov::InferRequest request_;
-    const std::vector<PortType> inputs_;
-    const std::size_t outputs_;
-    std::vector<ov::VariableState> variables_;
-    std::vector<Port> states_;
-    std::vector<ov::element::Type> types_;  // of the variables
-};
-
 class OpenvinoCompiled final : public CompiledModel {
   public:
     // `source`: what it was compiled from, or its runtime model.
     OpenvinoCompiled(ov::CompiledModel compiled, const ov::Model& source, Remake remake = {})
-        : compiled_(std::move(compiled)), is_dynamic_inside_(is_dynamic_inside(source)), remake_(std::move(remake)) {
-        describe_all(compiled_, inputs_, outputs_);
+        : is_dynamic_inside_(is_dynamic_inside(source)) {
+        describe_all(compiled, inputs_, outputs_);
+        compiled_ = std::make_shared<Renewable>(std::move(compiled), std::move(remake));
     }
     const std::vector<Port>& inputs() const override { return inputs_; }
     const std::vector<Port>& outputs() const override { return outputs_; }
     std::string property(const std::string& name) const override {
-        return compiled_.get_property(name).as<std::string>();
+        return compiled_->get().get_property(name).as<std::string>();
     }
     std::string export_blob() const override {
         std::ostringstream stream;
-        const_cast<ov::CompiledModel&>(compiled_).export_model(stream);
+        compiled_->get().export_model(stream);
         return stream.str();
     }
     std::unique_ptr<Executor> make_executor() const override {
-        return std::make_unique<OpenvinoExecutor>(compiled_, is_dynamic_inside_, remake_);
+        return ovengine::make_executor(compiled_, is_dynamic_inside_);
     }
-    std::unique_ptr<StatefulExecutor> make_stateful() const override {
-        return std::make_unique<OpenvinoStateful>(compiled_);
-    }
+    std::unique_ptr<StatefulExecutor> make_stateful() const override { return ovengine::make_stateful(compiled_); }
 
   private:
-    ov::CompiledModel compiled_;
+    std::shared_ptr<Renewable> compiled_;
     const bool is_dynamic_inside_;
-    const Remake remake_;
     std::vector<Port> inputs_, outputs_;
 };
 

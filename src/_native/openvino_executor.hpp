@@ -1,5 +1,4 @@
-// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp, openvino_graph.* and
-// openvino_padding.* include openvino.
+// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp and the other openvino_* include openvino.
 #pragma once
 
 #include <cstdint>

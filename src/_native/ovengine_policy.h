@@ -1,8 +1,9 @@
 /* Native scheduler policies for ovengine: the stable C interface.
  *
- * A plugin hands over a PyCapsule named OVENGINE_POLICY_CAPSULE around a `struct ovengine_policy`. The capsule must
- * stay valid, and the struct unchanged, until `destroy` is called; `destroy` is called once, when the last model that
- * uses the policy is closed.
+ * A plugin hands over a PyCapsule named OVENGINE_POLICY_CAPSULE around a `struct ovengine_policy`. Models hold the
+ * capsule, and the struct must not change, until the last one that uses the policy is gone (closed, and dropped by all
+ * who referred to it). Then `destroy` is called, once, on any thread without the GIL, and the policy must not be handed
+ * out again. One that is meant for models to come leaves `destroy` NULL and frees what it has with the capsule.
  *
  * `select_lane` is called without the GIL, possibly from several threads at once, each time when a batch is there and
  * more than one lane is idle. It must not block, allocate or call Python. An answer that names no idle lane counts as
@@ -59,7 +60,7 @@ struct ovengine_policy {
     /* Index of the idle lane that shall take the batch, or OVENGINE_ANY_LANE. Required: OVENGINE_ANY_LANE where the
      * policy is about groups only. */
     int32_t (*select_lane)(void* context, const struct ovengine_dispatch* dispatch);
-    /* Frees `context`. May be NULL. */
+    /* Frees `context`; see above. May be NULL. */
     void (*destroy)(void* context);
     /* The group's share beside the others', as rows: with weights of 3 and 1, three rows run for each one of the other
      * group, as long as both wait. Positive and finite; anything else counts as a fault, and as 1. May be NULL: equal

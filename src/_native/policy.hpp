@@ -59,7 +59,7 @@ class RoundRobinPolicy final : public Policy {
     std::atomic<std::uint32_t> last_{IdleLanes::kMaxLanes - 1};
 };
 
-// A plugin's. `policy` stays valid until the destructor, which calls its `destroy` through `owner`'s deleter.
+// A plugin's. `policy` stays valid as long as it is held; its deleter calls `destroy`.
 class NativePolicy final : public Policy {
   public:
     NativePolicy(std::shared_ptr<const ovengine_policy> policy, std::vector<LaneFacts> lanes)

@@ -90,15 +90,21 @@ class Sessions {
 
     enum class Added { ok, full, closed };
 
-    // The job becomes the session's last request, and the caller's again when it is not `ok`. `limit`: requests of all
-    // sessions that may wait. On `ok` the lanes of the home are to be told.
-    Added add(const std::shared_ptr<Session>& session, Job* job, std::int64_t limit) {
+    // The job becomes the session's last request, and the caller's again when it is not `ok`. `has_room()`: may it wait
+    // beside the others? Asked when it has been counted. On `ok` the lanes of the home are to be told.
+    template <class HasRoom>
+    Added add(const std::shared_ptr<Session>& session, Job* job, HasRoom has_room) {
         const std::lock_guard lock(mutex_);
         if (closed_ || session->closed_) return Added::closed;
-        if (waiting_.load(std::memory_order_relaxed) >= limit) return Added::full;
+        // seq_cst: pairs with Dispatcher::try_push(), which counts and then asks as well; of two for one place at least
+        // one sees the other.
+        waiting_.fetch_add(1, std::memory_order_seq_cst);
+        if (!has_room()) {
+            waiting_.fetch_sub(1, std::memory_order_relaxed);
+            return Added::full;
+        }
         if (std::exchange(session->reset_, false)) job->reset_state_first();
         session->waiting_.push_back(job);
-        waiting_.fetch_add(1, std::memory_order_relaxed);
         if (!std::exchange(session->busy_, true)) make_ready(session);
         return Added::ok;
     }
@@ -110,6 +116,7 @@ class Sessions {
     }
 
     // The next session of a home and its first request; the caller runs it and calls done(). Null when none waits.
+    // There is room for another request then, as after end() and end_all(): the caller tells who waits for it.
     std::shared_ptr<Session> take(std::uint32_t home_index, Job*& job) {
         Home& home = *homes_[home_index];
         // relaxed: a hint; a lane that goes to sleep asks has_work().
@@ -122,7 +129,7 @@ class Sessions {
         job = session->running_ = session->waiting_.front();
         job->retain(1);  // for end()
         session->waiting_.pop_front();
-        one_less();
+        waiting_.fetch_sub(1, std::memory_order_relaxed);
         return session;
     }
 
@@ -194,20 +201,8 @@ class Sessions {
     std::uint64_t approx_waiting() const noexcept {
         return static_cast<std::uint64_t>(waiting_.load(std::memory_order_relaxed));
     }
-    // Waits until fewer than `limit` requests wait; may return early.
-    platform::WaitResult wait_for_room(std::int64_t limit, platform::Deadline deadline) {
-        std::uint32_t epoch = 0;
-        {
-            const std::lock_guard lock(mutex_);
-            if (waiting_.load(std::memory_order_relaxed) < limit) return platform::WaitResult::woken;
-            epoch = room_epoch_.load(std::memory_order_relaxed);  // written under the lock
-            ++room_waiters_;
-        }
-        const auto result = platform::futex_wait(room_epoch_, epoch, deadline);
-        const std::lock_guard lock(mutex_);
-        --room_waiters_;
-        return result;
-    }
+    // The same count, to be read by those who count for the same limit.
+    const std::atomic<std::int64_t>& waiting() const noexcept { return waiting_; }
 
     std::size_t count() {
         const std::lock_guard lock(mutex_);
@@ -241,18 +236,13 @@ class Sessions {
         session.rest_epoch_.fetch_add(1, std::memory_order_relaxed);  // the lock orders it; see wait_for_rest()
         if (session.rest_waiters_ > 0) platform::futex_wake_all(session.rest_epoch_);
     }
-    void one_less() noexcept {
-        waiting_.fetch_sub(1, std::memory_order_relaxed);
-        room_epoch_.fetch_add(1, std::memory_order_relaxed);  // the lock orders it; see wait_for_room()
-        if (room_waiters_ > 0) platform::futex_wake_all(room_epoch_);
-    }
     // `dropped`: what to let go of without the lock, which ~Session() takes.
     std::size_t end_waiting(Session& session, std::vector<std::shared_ptr<Session>>& dropped) {
         if (session.waiting_.empty()) return 0;
         std::size_t ended = 0;
         for (Job* const job : std::exchange(session.waiting_, {})) {
             ended += job->end(Outcome::closed) ? 1 : 0;
-            one_less();
+            waiting_.fetch_sub(1, std::memory_order_relaxed);
             if (job->finish(job->hand_out_rest())) job->settle(1);
         }
         // One that waited for a lane waits no more; otherwise who runs or holds it calls done().
@@ -272,8 +262,6 @@ class Sessions {
     std::unordered_set<Session*> open_;
     bool closed_ = false;
     std::atomic<std::int64_t> waiting_{0};  // written under the lock
-    std::uint32_t room_waiters_ = 0;
-    std::atomic<std::uint32_t> room_epoch_{0};
 };
 
 Session::~Session() {

@@ -3,13 +3,14 @@
 An input is batched (each row of a request has its own part of it, along one axis) or shared (all rows of a request see
 the whole of it). Guesses come from layouts and from the dimensions that may vary; a guess is right when the model takes
 one, two and three rows, as `ov::set_batch` would give it, and each output grows by the same along one axis, which is
-its batch axis. The symbol of the batch dimension says the same where all operators on the way keep it.
+its batch axis. The symbol of the batch dimension says the same where all operators on the way keep it. Several guesses
+may be right by that (of dimensions that are all 1, say), and only the proof tells which is.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ovengine._proof import brief
@@ -23,11 +24,41 @@ Axes = tuple["int | None", ...]
 
 # Each costs a few shape inferences.
 MOST_GUESSES = 16
+# Each may cost a proof.
+MOST_CANDIDATES = 3
 
 
 def examine(graph: Graph) -> BatchAxis:
-    """What the shapes say; `batchable` is then still to be confirmed by `_proof`."""
+    """What the shapes say at best; `batchable` is then still to be confirmed by `_proof`."""
+    return next(candidates(graph))
+
+
+def candidates(graph: Graph) -> Iterator[BatchAxis]:
+    """What the shapes allow, the most plausible first; where that is nothing, why not."""
     as_it_is: Mode = "dynamic" if any(_is_dynamic(port) for port in (*graph.inputs, *graph.outputs)) else "whole"
+    refusal = _refusal(graph, as_it_is)
+    if refusal is not None:
+        yield refusal
+        return
+    refused: list[BatchAxis] = []
+    found = 0
+    for axes in itertools.islice(_guesses(graph), MOST_GUESSES):
+        axis = _try(graph, axes, as_it_is)
+        if axis.outputs:
+            yield axis
+            found += 1
+        else:
+            refused.append(axis)
+        if found == MOST_CANDIDATES:
+            return
+    if not found:
+        shown = ", ".join(f"{port.name} {_show(port.shape)}" for port in graph.inputs)
+        why = f"the inputs have no common batch dimension ({shown})"
+        yield refused[0] if refused else BatchAxis(as_it_is, False, why, "input shapes")
+
+
+def _refusal(graph: Graph, as_it_is: Mode) -> BatchAxis | None:
+    """Where there is nothing to guess."""
     if graph.has_state:
         return BatchAxis(as_it_is, False, "the model keeps state between inferences", "state")
     if not graph.inputs:
@@ -35,16 +66,25 @@ def examine(graph: Graph) -> BatchAxis:
     for port in graph.inputs:
         if port.shape is None:
             return BatchAxis("dynamic", False, f"input {port.name!r} has a dynamic rank", "input shapes")
-    tried: list[BatchAxis] = []
-    for axes in itertools.islice(_guesses(graph), MOST_GUESSES):
-        axis = _try(graph, axes, as_it_is)
-        if axis.outputs:
-            return axis
-        tried.append(axis)
-    if tried:
-        return tried[0]
-    shown = ", ".join(f"{port.name} {_show(port.shape)}" for port in graph.inputs)
-    return BatchAxis(as_it_is, False, f"the inputs have no common batch dimension ({shown})", "input shapes")
+    return None
+
+
+def with_equal_rows(graph: Graph, axis: BatchAxis) -> Iterator[BatchAxis]:
+    """Other candidates by which a row is the same array as by this one: of a model made for one row, say, the axes may
+    be any of those that are 1.
+    """
+    for other in candidates(graph):
+        if other.outputs and (other.inputs, other.outputs) != (axis.inputs, axis.outputs):
+            pairs = zip(graph.inputs, axis.inputs, other.inputs, strict=True)
+            outputs = zip(graph.outputs, axis.outputs, other.outputs, strict=True)
+            if all(_row(port, one) == _row(port, another) for port, one, another in (*pairs, *outputs)):
+                yield other
+
+
+def _row(port: Port, axis: int | None) -> tuple[int, ...] | None:
+    """The shape of one row; None for what rows share."""
+    shape = port.shape or ()
+    return None if axis is None else (*shape[:axis], *shape[axis + 1 :])
 
 
 def _guesses(graph: Graph) -> Iterable[Axes]:

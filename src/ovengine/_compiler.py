@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
 from ovengine._batch_axis import with_batch
 from ovengine._core import Compiled, Graph, Runtime, openvino_version
+from ovengine._memory import Ledger, NoRoom, with_shared_lanes
 from ovengine.config import CORE_PROPERTIES
 from ovengine.errors import ModelError, PropertyError
 from ovengine.hookspecs import Blob
-from ovengine.plan import BatchAxis, DevicePlan
+from ovengine.plan import BatchAxis, DevicePlan, format_bytes
 
 PRECISION = "INFERENCE_PRECISION_HINT"
 # Lanes that are measured together: enough to meet on a shared cache, without a compilation for each of many cores.
@@ -25,6 +28,8 @@ MEASURE_SECONDS = 0.05
 
 # Of each lane: its device, and its compiled models by batch size.
 Lanes = list[tuple[str, dict[int, Compiled]]]
+# Device, lane, batch size.
+Key = tuple[int, int, "int | None"]
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
@@ -33,7 +38,8 @@ class Compiler:
     """Compiles one model for the lanes of its devices.
 
     `rows` is a batch size, or None for the model as it is (modes `whole` and `dynamic`, and blobs). At a batch size the
-    batch axis, which `axis` tells, is the first one of each input and output.
+    batch axis, which `axis` tells, is the first one of each input and output. With a memory limit (bytes) whatever
+    compiles raises NoRoom instead of going beyond it.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Compiler:
         devices: Sequence[DevicePlan],
         config: Mapping[str, Any],
         axis: BatchAxis | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         self.devices = tuple(devices)
         self._runtime = runtime
@@ -50,10 +57,54 @@ class Compiler:
         self._config = config
         self._axis = axis
         self._graphs: dict[int, Graph] = {}
-        self._compiled: dict[tuple[int, int, int | None], Compiled] = {}
+        self._compiled: dict[Key, Compiled] = {}
         self._seconds: dict[int | None, float] = {}
+        self.ledger = Ledger(memory_limit, self.constant_bytes)
         # Called before each step that takes long; may raise to end it all.
         self.between_steps: Callable[[], None] = lambda: None
+
+    def along(self, axis: BatchAxis) -> Compiler:
+        """For another batch axis by which a row is the same array, instead of this one; what is compiled for one row
+        serves there, too.
+        """
+        self.keep_only([1])
+        other = Compiler(self._runtime, self._model, self.devices, self._config, axis)
+        other._compiled, other.ledger, other.between_steps = self._compiled, self.ledger, self.between_steps
+        return other
+
+    def share_lanes_for_room(self, rows: int | None, sizes: int) -> str | None:
+        """Under a memory limit: let all lanes of a device run one compiled model where one for each, at so many batch
+        sizes, would not fit. Returns why. Raises NoRoom when there is none even so.
+        """
+        limit = self.ledger.limit
+        if limit is None:
+            return None
+        self.compiled(rows)
+        each, copies = self.ledger.expected(rows), self.copies
+        if copies == len(self.devices) or each * copies * sizes <= limit:
+            return None
+        self.devices = tuple(with_shared_lanes(plan) for plan in self.devices)
+        self._compiled.clear()
+        self.ledger = Ledger(limit, self.constant_bytes)
+        self.compiled(rows)
+        return f"{copies} copies of {format_bytes(each)} at {sizes} batch sizes are more than {format_bytes(limit)}"
+
+    @property
+    def copies(self) -> int:
+        """Compiled models per batch size, over all devices."""
+        return sum(plan.compiled_copies for plan in self.devices)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Batch sizes that are compiled, on some lane at least; ascending."""
+        return sorted({rows for _, _, rows in self._compiled if rows is not None})
+
+    def keep_only(self, sizes: Iterable[int]) -> None:
+        """Let go of what is compiled for other batch sizes."""
+        kept = set(sizes)
+        for rows in self.sizes:
+            if rows not in kept:
+                self._forget(rows)
 
     @property
     def is_blob(self) -> bool:
@@ -67,11 +118,36 @@ class Compiler:
 
     def compiled(self, rows: int | None, device: int = 0, lane: int = 0) -> Compiled:
         """For one lane; the same object for all lanes of a device that shares. Raises ModelError, PropertyError."""
-        plan = self.devices[device]
-        key = (device, 0 if plan.shared else lane, rows)
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(rows, plan)
-        return self._compiled[key]
+        (compiled,) = self._compiled_at([(device, lane, rows)])
+        return compiled
+
+    def _compiled_at(self, places: Sequence[Key], threads: int = MEASURED_LANES) -> list[Compiled]:
+        """For several lanes, at once."""
+        keys = [(device, 0 if self.devices[device].shared else lane, rows) for device, lane, rows in places]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._compiled]
+        for rows, keys_of_size in itertools.groupby(missing, key=lambda key: key[2]):
+            group = list(keys_of_size)
+            self.ledger.book(rows, len(group) + sum(key[2] == rows for key in self._compiled))
+            with self._weigh(rows, len(group)):
+                # OpenVINO compiles on one thread for the most part, and without the GIL.
+                made = at_once(lambda key: self._compile(key[2], self.devices[key[0]]), group, threads)
+            self._compiled.update(zip(group, made, strict=True))
+        return [self._compiled[key] for key in keys]
+
+    @contextlib.contextmanager
+    def _weigh(self, rows: int | None, models: int, *, used: bool = False) -> Iterator[None]:
+        """Around what makes so many models of this size, or uses them for the first time."""
+        try:
+            with self.ledger.weigh(rows, models, added=used):
+                yield
+        except NoRoom:
+            self._forget(rows)
+            raise
+
+    def _forget(self, rows: int | None) -> None:
+        for key in [key for key in self._compiled if key[2] == rows]:
+            del self._compiled[key]
+        self.ledger.release(rows)
 
     def measure(self, rows: int | None) -> float:
         """Seconds of one inference while the first device's other lanes are busy as well; measured once.
@@ -84,25 +160,37 @@ class Compiler:
         """The same, measured once more: the least of all measurements."""
         self.between_steps()
         lanes = range(min(self.devices[0].lanes, MEASURED_LANES))
-        compiled = at_once(lambda lane: self.compiled(rows, 0, lane), lanes)
+        first_time = rows not in self._seconds
+        self.ledger.book(rows, self.copies)  # those of the other lanes follow
+        compiled = self._compiled_at([(0, lane, rows) for lane in lanes])
         # What takes long does not vary much: a warm-up and one run of it have to do.
         min_runs = 1 if self._seconds.get(1, 0.0) * (rows or 1) > LONG_SECONDS else 3
         # A figure that is asked for again matters: it gets longer.
         limit = 2 * MEASURE_SECONDS if rows in self._seconds else MEASURE_SECONDS
-        seconds = at_once(lambda one: one.measure(min_runs=min_runs, max_seconds=limit), compiled)
+        with self._weigh(rows, len(compiled), used=True) if first_time else contextlib.nullcontext():
+            seconds = at_once(lambda one: one.measure(min_runs=min_runs, max_seconds=limit), compiled)
         self._seconds[rows] = min(sum(seconds) / len(seconds), self._seconds.get(rows, math.inf))
         return self._seconds[rows]
 
-    def in_f32(self, rows: int | None) -> Compiled:
-        """For comparing results rather than for speed: in f32 where the device can do so."""
+    @contextlib.contextmanager
+    def in_f32(self, rows: int | None) -> Iterator[Compiled]:
+        """For comparing results rather than for speed: in f32 where the device can do so. Not kept."""
         self.between_steps()
         plan = self.devices[0]
         if (0, 0, rows) in self._compiled and self.precision() == "f32":
-            return self.compiled(rows)
+            yield self.compiled(rows)
+            return
         properties = {name: plan.properties[name] for name in plan.properties if name != PRECISION}
         if self._runtime.supported_properties(plan.device).get(PRECISION):
             properties[PRECISION] = "f32"
-        return self._runtime.compile(self._graph(rows), plan.device, properties)
+        kind = ("f32", rows)
+        self.ledger.book(kind, 1)
+        try:
+            with self.ledger.weigh(kind, 1):
+                compiled = self._runtime.compile(self._graph(rows), plan.device, properties)
+            yield compiled
+        finally:
+            self.ledger.release(kind)
 
     def precision(self, device: int = 0) -> str:
         """INFERENCE_PRECISION_HINT in effect on a device; `unknown` where it does not say."""
@@ -147,15 +235,9 @@ class Compiler:
         """What NativeModel takes: for each lane its device and its compiled models by batch size."""
         self.between_steps()
         places = [(d, lane) for d, plan in enumerate(self.devices) for lane in range(plan.lanes)]
-        missing = [
-            (d, lane, rows)
-            for d, lane in places
-            for rows in ladder
-            if (d, lane, rows) not in self._compiled and not (lane and self.devices[d].shared)
-        ]
-        # OpenVINO compiles on one thread for the most part, and without the GIL.
-        compiled = at_once(lambda key: self._compile(key[2], self.devices[key[0]]), missing, threads=len(places))
-        self._compiled.update(zip(missing, compiled, strict=True))
+        for rows in ladder:
+            self.ledger.book(rows, self.copies)
+        self._compiled_at([(d, lane, rows) for rows in ladder for d, lane in places], threads=len(places))
         return [
             (self.devices[d].device, {rows or 1: self.compiled(rows, d, lane) for rows in ladder}) for d, lane in places
         ]

@@ -283,7 +283,8 @@ class Session:
     Its requests run one at a time, in the order of submission, each from the state that the one before left; those of
     other sessions run beside them. All methods from any thread. Inputs, futures and errors are those of the model.
     A request that has not begun can be cancelled and leaves the state alone; from then on `cancel()` is False, since
-    the state moves. An inference that throws leaves the state as it was. A model without state has sessions too.
+    the state moves. An inference that throws leaves the state as it was; should that be impossible, its InferenceError
+    says that the state is the initial one again. A model without state has sessions too.
 
     Example:
         >>> with model.session() as session:

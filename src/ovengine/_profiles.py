@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from ovengine import _core
 from ovengine._cache import Cache
 from ovengine._core import Runtime
 from ovengine.config import CORE_PROPERTIES, LoadOptions, Shapes
-from ovengine.errors import ConfigError
+from ovengine.errors import ConfigError, OvengineError
+from ovengine.plan import DevicePlan
 from ovengine.profile import Conditions, Profile, Settings
 
 KIND = "profile"
@@ -76,6 +77,22 @@ def any_kept(cache: Cache) -> bool:
 def kept(here: Conditions, cache: Cache) -> Profile | None:
     """What `tune` left for this model and device, whether it fits or not."""
     return cache.load(KIND, key(here), Profile.parse)
+
+
+def usable(
+    source: object, devices: Sequence[DevicePlan], runtime: Runtime, cpus: int, options: LoadOptions, cache: Cache
+) -> tuple[Profile | None, str | None]:
+    """The one that `tune` left in the cache, unless the caller decides such things; or where it does not fit."""
+    decided = asks_for_batches(options) or options.max_queue_delay_us is not None
+    if decided or len(devices) != 1 or not any_kept(cache):
+        return None, None
+    try:
+        here = conditions(source, devices[0].device, runtime, cpus, options)
+    except OvengineError:
+        return None, None  # a source or device that has no identity
+    found = kept(here, cache)
+    misfit = None if found is None else found.conditions.misfit(here)
+    return (found if misfit is None else None), misfit
 
 
 def check_fit(profile: Profile, here: Conditions) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ovengine import _proof
+from ovengine._memory import NoRoom
 from ovengine._proof import Proof
 from ovengine.errors import ModelError
 
 if TYPE_CHECKING:
     from ovengine._cache import Cache
     from ovengine._compiler import Compiler
+    from ovengine._core import Compiled
     from ovengine.config import Verify
 
 KIND = "proof"
@@ -26,9 +30,12 @@ def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
     """
 
     def prove() -> Proof:
-        proof = _proof.prove(compiler.in_f32(1), compiler.in_f32(TRIAL_ROWS))
-        if proof.holds and (precision := compiler.precision()) != "f32":
-            return _proof.prove(compiler.compiled(1), compiler.compiled(TRIAL_ROWS), precision)
+        with compiler.in_f32(1) as exact:
+            with compiler.in_f32(TRIAL_ROWS) as several:
+                proof = _proof.prove(exact, several)
+            del several
+            if proof.holds and (precision := compiler.precision()) != "f32":
+                return _proof.prove(compiler.compiled(1), compiler.compiled(TRIAL_ROWS), precision, exact)
         return proof
 
     if mode == "off":
@@ -36,22 +43,34 @@ def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
     return _kept(compiler, {"rows": TRIAL_ROWS}, prove, mode, cache)
 
 
-def verify_ladder(compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache) -> Proof:
-    """Whether they may at each of these sizes, where `verify_model` holds: each is compared with the one below it."""
-    if mode != "off":
+def verify_ladder(
+    compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache
+) -> tuple[tuple[int, ...], str | None]:
+    """As much of the ladder as rows may share an inference at, where `verify_model` holds, and why no more.
+
+    In f32 each size is compared with the one below it, in another precision with rows alone.
+    """
+    if mode == "off":
+        return tuple(ladder), None
+    precision = compiler.precision()
+    with contextlib.ExitStack() as trial:
+        exact: list[Compiled] = []
+
+        def prove(known: int, size: int) -> Proof:
+            if precision == "f32":
+                return _proof.prove_size(compiler.compiled(known), compiler.compiled(size))
+            if not exact:
+                exact.append(trial.enter_context(compiler.in_f32(1)))
+            return _proof.prove_size(compiler.compiled(1), compiler.compiled(size), precision, exact[0])
+
         for known, size in itertools.pairwise((1, *(size for size in ladder if size > 1))):
-            if size != TRIAL_ROWS and not (proof := verify_size(compiler, known, size, mode, cache)).holds:
-                return proof
-    return Proof(None, "")
-
-
-def verify_size(compiler: Compiler, known: int, size: int, mode: Verify, cache: Cache) -> Proof:
-    """Of a size of the ladder, where the model and a smaller size were proven."""
-
-    def prove() -> Proof:
-        return _proof.prove_size(compiler.compiled(known), compiler.compiled(size), compiler.precision())
-
-    return _kept(compiler, {"size": size}, prove, mode, cache)
+            if size == TRIAL_ROWS:
+                continue
+            proof = _kept(compiler, {"size": size}, partial(prove, known, size), mode, cache)
+            if not proof.holds:
+                held = tuple(smaller for smaller in ladder if smaller < size)
+                return held or (1,), f"check {proof.failed!r} failed at {size}: {proof.why}"
+    return tuple(ladder), None
 
 
 def _kept(compiler: Compiler, what: dict[str, int], prove: Callable[[], Proof], mode: Verify, cache: Cache) -> Proof:
@@ -63,7 +82,7 @@ def _kept(compiler: Compiler, what: dict[str, int], prove: Callable[[], Proof], 
             return found
     try:
         proof = prove()
-    except ModelError as error:
+    except (ModelError, NoRoom) as error:
         return Proof(_proof.TRIAL_RUN, _proof.brief(error))
     if key is not None and proof.failed != _proof.TRIAL_RUN:  # which may work another time
         cache.save(KIND, key, {"failed": proof.failed, "why": proof.why})

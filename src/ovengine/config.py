@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,7 @@ class LoadOptions:
     buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None
     cache_dir: str | os.PathLike[str] | None = "auto"
     verify: Verify = "cached"
+    memory_limit: int | None = None
     num_requests: int | None = field(default=None, init=False)
     notes: tuple[tuple[str, str, str], ...] = field(default=(), init=False)
 
@@ -106,6 +108,7 @@ class LoadOptions:
         check_integer("max_queue_delay_us", self.max_queue_delay_us, 0, MOST_QUEUE_DELAY_US)
         check_integer("max_queue_size", self.max_queue_size, 0, MOST_QUEUE_SIZE)
         self._set("max_queue_size", self.max_queue_size or None)
+        check_integer("memory_limit", self.memory_limit, 1)
         self._take_queue_full_action()
         self._take_batch_sizes()
         self._take_batch_device()
@@ -213,6 +216,20 @@ def user_cache() -> Path | None:
         return Path.home() / ".cache" / "ovengine"
     except RuntimeError:
         return None
+
+
+_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(I?))?B?\s*", re.IGNORECASE)
+
+
+def parse_bytes(name: str, value: object) -> int | None:
+    """Bytes from an integer or a text: "512MB" (powers of 1000), "512MiB" (of 1024). Raises ConfigError."""
+    if isinstance(value, str) and (found := _BYTES.fullmatch(value)):
+        number, unit, binary = found.groups()
+        power = "KMGT".index(unit.upper()) + 1 if unit else 0
+        value = int(float(number) * (1024 if binary else 1000) ** power)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(f"{name} must be None, bytes, or a text such as '512MB' or '2GiB', not {value!r}")
+    return value
 
 
 def check_integer(name: str, value: object, least: int, most: int | None = None) -> None:

@@ -15,7 +15,7 @@ from ovengine._buckets import Buckets
 from ovengine._core import CpuBudget, Runtime
 from ovengine._planner import Planner
 from ovengine._preparation import Preparation
-from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus
+from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus, parse_bytes
 from ovengine.errors import ConfigError, EngineClosed, ForkedError, UnknownDeviceError
 from ovengine.model import Model
 from ovengine.plugins import Plugins, default
@@ -127,6 +127,7 @@ class Engine:
         buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None,
         cache_dir: str | os.PathLike[str] | None = "auto",
         verify: Verify = "cached",
+        memory_limit: int | str | None = None,
         name: str | None = None,
     ) -> Model:
         """Load a model and start its lanes.
@@ -167,14 +168,18 @@ class Engine:
                 OVENGINE_CACHE_DIR or `ovengine` in the user's cache folder, None to keep nothing.
             verify: when to show by trial runs that rows may share an inference: "cached" (once for each model, device
                 and OpenVINO release), "always" (at each load), or "off" (take the shapes' word for it).
+            memory_limit: what the compiled models of all lanes, batch sizes and row classes may hold together: bytes,
+                or a text such as "512MB" or "2GiB". Lanes share compiled models and sizes are left out to keep to it;
+                the plan says which. The model itself, and rows in flight, come on top. None for a quarter of the memory
+                that is free, as far as the batcher minds.
             name: of the model, in plans and statistics; by default after the source.
 
         Raises:
             ModelNotFoundError, ModelError: the source is missing, or not a model that OpenVINO takes.
             UnknownDeviceError, UnknownPluginError: no such device or plugin; the text lists the choices.
             PropertyError: an OpenVINO property is unknown, read-only or refused.
-            ConfigError: another argument is out of range, two contradict each other, or the profile was tuned for
-                another model or machine.
+            ConfigError: another argument is out of range, two contradict each other, the profile was tuned for
+                another model or machine, or memory_limit is too little for one compiled model.
             EngineClosed, ForkedError: the engine is closed, or belongs to the parent process.
         """
         self._check_usable()
@@ -192,6 +197,7 @@ class Engine:
             buckets=buckets,
             cache_dir=cache_dir,
             verify=verify,
+            memory_limit=parse_bytes("memory_limit", memory_limit),
         )
         use_kept = profile is None
         if profile == "off":
@@ -329,6 +335,7 @@ def load(
     buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None,
     cache_dir: str | os.PathLike[str] | None = "auto",
     verify: Verify = "cached",
+    memory_limit: int | str | None = None,
     name: str | None = None,
 ) -> Model:
     """Load a model on the default engine; see `Engine.load`."""
@@ -351,6 +358,7 @@ def load(
         buckets=buckets,
         cache_dir=cache_dir,
         verify=verify,
+        memory_limit=memory_limit,
         name=name,
     )
 

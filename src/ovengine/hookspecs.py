@@ -137,12 +137,14 @@ class BatchContext:
     devices: the selected devices; costs are measured on the first lane of the first one.
     axis: whether rows may share an inference at all; when `axis.batchable` is false, no batcher is asked.
     max_batch_size, max_queue_delay_us: the caller's limits; None where not given.
-    constant_bytes: weights of the model; each compiled size holds them once per compiled copy.
+    constant_bytes: weights of the model, or what one compiled model of it was measured to hold, if that is more; each
+        compiled size holds them once per compiled copy.
     compiled_copies: compiled models per batch size, over all devices.
     memory_budget_bytes: what the weights of all compiled models together should stay below.
     measure: batch size -> seconds of one inference. Compiles that size on the first call (which can take seconds;
         the compiled model is kept and used if the size ends up in the ladder). Raises ModelError when the model
-        refuses the size. Measured once: later calls give the same figure.
+        refuses the size. Measured once: later calls give the same figure. Where the caller's memory_limit has no room
+        for it, it raises a ConfigError, which is to be let through: the batcher is asked again with a lower limit.
     measure_again: the same, measured once more: the least of all measurements. For figures that decide.
     batch_sizes: the ladder, where the caller has given it.
     """

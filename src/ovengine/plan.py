@@ -165,8 +165,11 @@ class Plan:
     precision: INFERENCE_PRECISION_HINT in effect, per device in the order of `devices`.
     axis: whether rows may share an inference, and the check that failed where they may not; None for a plan that no
         `load` made.
-    memory_bytes: estimate of what the compiled models and their tensors hold: each copy of the weights, and inputs
-        and outputs of the largest batch per lane. Work buffers of the device are not counted.
+    memory_bytes: what the compiled models hold, as measured, with inputs and outputs of the largest batch per lane.
+    memory_limit: bytes that the compiled models may hold together, as asked for; what it made `load` give up is among
+        the decisions.
+    compiled_bytes: bytes of one compiled model by batch size: packed weights and work buffers, by which the memory of
+        this process grew when it was compiled and first run. Memory of a device's own does not show.
     max_batch_size: rows of a batch at most; None for the largest size of the ladder.
     """
 
@@ -185,6 +188,8 @@ class Plan:
     max_batch_size: int | None = None
     axis: BatchAxis | None = None
     queue_full_action: str | None = None
+    memory_limit: int | None = None
+    compiled_bytes: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def ladder(self) -> tuple[int, ...]:
@@ -208,8 +213,8 @@ class Plan:
             ("mode", [f"{self.mode}: {_MODES[self.mode]}"]),
             ("hint", [self.hint.value.lower()]),
             ("devices", [_device_line(*pair) for pair in zip(self.devices, self.precision, strict=True)]),
-            ("ladder", _ladder_lines(self.batch)),
-            ("memory", [f"about {format_bytes(self.memory_bytes)}"]),
+            ("ladder", _ladder_lines(self.batch, self.compiled_bytes)),
+            ("memory", [_memory_line(self)]),
             ("scheduler", [self.scheduler]),
             ("queue", [_queue_line(self)]),
             ("why", _columns((f"{d.what}: {d.choice}", d.why) for d in self.decisions)),
@@ -235,15 +240,24 @@ def _device_line(device: DevicePlan, precision: str) -> str:
     return f"{device.device}: {lanes}{threads if device.threads_per_lane else ''}, {precision}{sharing}"
 
 
-def _ladder_lines(batch: BatchPlan) -> list[str]:
+def _ladder_lines(batch: BatchPlan, compiled_bytes: Mapping[int, int]) -> list[str]:
     if not batch.cost_us:
         return [", ".join(map(str, batch.ladder))]
-    lines = [f"{'rows':>5} {'us/inference':>13} {'us/row':>10}"]
+    each = f" {'compiled':>10}" if compiled_bytes else ""
+    lines = [f"{'rows':>5} {'us/inference':>13} {'us/row':>10}{each}"]
     for size in batch.ladder:
         cost = batch.cost_us.get(size)
-        known = "" if cost is None else f"{cost:>13.1f} {cost / size:>10.2f}"
-        lines.append(f"{size:>5} {known}")
+        known = f"{'':>24}" if cost is None else f"{cost:>13.1f} {cost / size:>10.2f}"
+        held = f" {format_bytes(compiled_bytes[size]):>10}" if size in compiled_bytes else ""
+        lines.append(f"{size:>5} {known}{held}".rstrip())
     return lines
+
+
+def _memory_line(plan: Plan) -> str:
+    models = sum(device.compiled_copies for device in plan.devices)
+    copies = f", {models} compiled model{'s' if models > 1 else ''} per batch size"
+    limit = "" if plan.memory_limit is None else f"; compiled models may take {format_bytes(plan.memory_limit)}"
+    return f"about {format_bytes(plan.memory_bytes)}{copies}{limit}"
 
 
 def _queue_line(plan: Plan) -> str:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -220,10 +221,11 @@ def batch_context(cost_us: Mapping[int, float] | Callable[[int], float], **chang
     """What a batcher is given: a batchable `FakeGraph` on two CPU lanes, unless `changes` say otherwise.
 
     Args:
-        cost_us: microseconds of one inference, by batch size; `measure` answers with it, in seconds.
+        cost_us: microseconds of one inference, by batch size; `measure` answers with it, in seconds. Between
+            the sizes of a mapping it goes straight; KeyError below and above them.
         changes: fields of BatchContext.
     """
-    cost = cost_us if callable(cost_us) else cost_us.__getitem__
+    cost = cost_us if callable(cost_us) else partial(_interpolated, cost_us)
     context: dict[str, Any] = {
         "graph": cast(Graph, FakeGraph()),
         "devices": (DevicePlan("CPU", {}, 2, 1),),
@@ -235,9 +237,17 @@ def batch_context(cost_us: Mapping[int, float] | Callable[[int], float], **chang
         "compiled_copies": 2,
         "memory_budget_bytes": 2**30,
         "measure": lambda size: cost(size) * 1e-6,
-        "measure_again": lambda size: cost(size) * 1e-6,
     }
-    return BatchContext(**{**context, **changes})
+    context.update(changes)
+    context.setdefault("measure_again", context["measure"])
+    return BatchContext(**context)
+
+
+def _interpolated(cost_us: Mapping[int, float], size: int) -> float:
+    sizes = sorted(cost_us)
+    if not sizes or not sizes[0] <= size <= sizes[-1]:
+        raise KeyError(size)
+    return float(np.interp(size, sizes, [cost_us[known] for known in sizes]))
 
 
 # -- reference models -------------------------------------------------------------------------------------------------

@@ -9,10 +9,13 @@
     buckets.pxi     padding, and cutting back
     result.pxi      Result
     future.pxi      Future, and waiting for several
+    refusals.pxi    what callers are told whose request is not accepted
+    keys.pxi        requests whose shared inputs are equal
+    policy.pxi      scheduler policies of plugins
     lease.pxi       Lease
     terms.pxi       what a request asks for beside its rows: priority, deadline, group
     session.pxi     Session, and its state
-    stats.pxi       figures of a model and its row classes
+    stats.pxi       figures of a model and its row classes, and debug_counters
     row_classes.pxi which child model serves which shape
     model.pxi       NativeModel
 """
@@ -35,6 +38,8 @@ from native cimport *
 
 import asyncio
 import contextvars
+import itertools
+import logging
 import os
 import select
 import threading
@@ -52,6 +57,7 @@ cnp.import_array()
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
+_logger = logging.getLogger("ovengine")
 openvino_version = native_openvino_version().decode()
 policy_abi_version = OVENGINE_POLICY_ABI_VERSION
 
@@ -62,6 +68,9 @@ include "mailbox.pxi"
 include "buckets.pxi"
 include "result.pxi"
 include "future.pxi"
+include "refusals.pxi"
+include "keys.pxi"
+include "policy.pxi"
 include "lease.pxi"
 include "terms.pxi"
 include "session.pxi"

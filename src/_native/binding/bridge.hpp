@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <limits>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -84,6 +87,33 @@ inline double measure(const CompiledModel& model, int min_runs, double max_secon
 
 inline bool has_state(const CompiledModel& model) { return !model.make_stateful()->states().empty(); }
 
+// One for all models that use the policy at a time: the last one that is gone destroys it. Called with the GIL.
+inline std::shared_ptr<const ovengine_policy> shared_policy(const ovengine_policy* policy,
+                                                            std::function<void()> release) {
+    struct Known {
+        std::mutex mutex;
+        std::map<const ovengine_policy*, std::weak_ptr<const ovengine_policy>> policies;
+    };
+    static Known& known = *new Known;  // never destroyed: models may outlive the interpreter
+    const std::lock_guard lock(known.mutex);
+    auto& entry = known.policies[policy];
+    if (auto shared = entry.lock()) {
+        release();
+        return shared;
+    }
+    const std::shared_ptr<const ovengine_policy> shared(policy, [release](const ovengine_policy* last) {
+        if (last->destroy != nullptr) last->destroy(last->context);
+        {
+            const std::lock_guard lock(known.mutex);  // not while release() waits for the GIL
+            if (const auto found = known.policies.find(last); found != known.policies.end() && found->second.expired())
+                known.policies.erase(found);
+        }
+        release();
+    });
+    entry = shared;
+    return shared;
+}
+
 // Collects what a ModelCore is made of, one plain field at a time.
 class Builder {
   public:
@@ -104,10 +134,9 @@ class Builder {
         lanes_.push_back(std::move(lane));
     }
     void set_policy(const std::string& kind) { kind_ = kind; }
-    // `release(owner)` is called when nobody uses the policy any more.
+    // `release(owner)` is called when nobody needs this owner of the policy any more.
     void set_native_policy(const ovengine_policy* policy, void (*release)(void*), void* owner) {
-        native_ = std::shared_ptr<const ovengine_policy>(policy,
-                                                         [release, owner](const ovengine_policy*) { release(owner); });
+        native_ = shared_policy(policy, [release, owner] { release(owner); });
     }
 
     std::shared_ptr<ModelCore> build() {

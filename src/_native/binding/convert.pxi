@@ -81,6 +81,31 @@ cdef inline bint _same_dims(const cnp.npy_intp* a, const cnp.npy_intp* b, int co
     return True
 
 
+cdef inline bint _is_plain(object inputs, PortSpec spec, uint32_t most_rows, uint32_t* rows, bint* single) noexcept:
+    """The common case, recognised fast: one contiguous array of the dtype and shape of `spec`, which may be None."""
+    cdef cnp.ndarray array
+    cdef int ndim
+    cdef cnp.npy_intp* dims
+    if spec is None or not cnp.PyArray_CheckExact(inputs):
+        return False
+    array = <cnp.ndarray>inputs
+    if cnp.PyArray_TYPE(array) != spec.type_num or not cnp.PyArray_ISCARRAY_RO(array):
+        return False
+    ndim = cnp.PyArray_NDIM(array)
+    dims = cnp.PyArray_DIMS(array)
+    if ndim == spec.row_ndim + 1 and _same_dims(dims + 1, spec.row_dims, spec.row_ndim):
+        if dims[0] < 1 or dims[0] > most_rows:
+            return False
+        rows[0] = <uint32_t>dims[0]
+        single[0] = False
+        return True
+    if ndim == spec.row_ndim and _same_dims(dims, spec.row_dims, ndim):
+        rows[0] = 1
+        single[0] = True
+        return True
+    return False
+
+
 cdef object _expected(PortSpec spec, int mode):
     row = tuple([spec.row_dims[i] for i in range(spec.row_ndim)])
     if mode == ROWS and not spec.shared:

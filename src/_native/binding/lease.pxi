@@ -82,7 +82,7 @@ cdef class Lease:
         cdef Terms terms
         cdef PortSpec spec
         arrays = [self[index] for index in range(len(self._arrays))]
-        terms.key = self._model._key(arrays)
+        terms.key = _key(self._model, arrays)
         self._ticket.request.set_terms(terms)
         for index, spec in enumerate(self._model._inputs):
             if spec.shared:
@@ -93,3 +93,33 @@ cdef class Lease:
         for array in self._arrays:
             if array is not None:
                 array.flags.writeable = False
+
+
+cdef Lease _open_lease(NativeModel model, int64_t rows):
+    cdef Lease lease
+    cdef Admission admission
+    cdef Terms terms
+    if model._mode == DYNAMIC:
+        raise errors.InputError(
+            f"model {model.name!r} has dynamic dimensions and so no rows to lease; fix them with shapes= in load()"
+        )
+    if rows > model._max_batch_size:
+        model.wait_ready()
+    limit = model._max_batch_size if model._mode == ROWS else 1
+    if not 1 <= rows <= limit:
+        raise errors.InputError(f"a lease of {rows} rows; a batch of model {model.name!r} has 1 to {limit}")
+    lease = Lease.__new__(Lease)
+    lease._model = model
+    lease.rows = <uint32_t>rows
+    lease._arrays = [None] * len(model._inputs)
+    if model._has_shared:
+        terms.key = model._next_key  # stands for what is to be written; it goes to the ring
+        admission = model.core.get().begin(<uint32_t>rows, lease._ticket, terms)
+    else:
+        admission = model.core.get().begin_lease(<uint32_t>rows, lease._ticket)
+    if admission == Admission.closed:
+        raise _closed_error(model)
+    if admission == Admission.full:
+        raise _queue_full(model)
+    lease._open = True
+    return lease

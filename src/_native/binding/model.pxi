@@ -1,49 +1,10 @@
 # NativeModel: a loaded model's native half.
 
-import itertools
-import logging
-
-_logger = logging.getLogger("ovengine")
-
 _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
-# Different contents of shared inputs that are told apart at a time.
-cdef enum:
-    KEYS = 256
 
 # How long a blocking caller runs chunks of its bulk request before it hands the lane back, and hears of signals again.
 cdef double SLICE_S = 0.1
 cdef object _models = weakref.WeakSet()
-
-cdef void _release_capsule(void* owner) noexcept nogil:
-    with gil:
-        Py_DECREF(<object>owner)
-
-
-cdef Deadline _deadline(object timeout) except *:
-    """The moment `timeout` seconds from now; none for None."""
-    if timeout is None:
-        return Deadline()
-    if timeout != timeout:
-        raise errors.InputError("the timeout is not a number")
-    return deadline_after(timeout)
-
-
-cdef object _queue_full(NativeModel model):
-    model._rejected_full += 1
-    return errors.QueueFull(
-        f"{model.core.get().approx_waiting()} requests wait for model {model.name!r}, and max_queue_size is "
-        f"{model._max_queue_size or 'the ring'}; submit less at a time, or raise the limit"
-    )
-
-
-cdef object _closed_error(NativeModel model):
-    if model.core.get().forked():
-        return errors.ForkedError(
-            f"model {model.name!r} was loaded before this process was forked, and its threads are not here; "
-            "start processes with the method 'spawn' or 'forkserver', or load no model before the fork"
-        )
-    model._rejected_closed += 1
-    return errors.EngineClosed(f"model {model.name!r} is closed")
 
 
 cdef class NativeModel:
@@ -54,7 +15,7 @@ cdef class NativeModel:
     cdef dict _output_index
     cdef int _mode
     cdef uint32_t _max_batch_size  # rows of a batch at most: what has more is a job
-    cdef PortSpec _only_input     # where there is one: the fast way in
+    cdef PortSpec _only_input     # where there is one, and rows: the fast way in
     cdef tuple _devices
     cdef uint32_t _max_queue_size
     cdef bint _has_shared
@@ -80,7 +41,8 @@ cdef class NativeModel:
         self._mode = _MODES[mode]
         self._inputs = tuple([PortSpec(*port, self._mode) for port in inputs])
         self._outputs = tuple([PortSpec(*port, self._mode) for port in outputs])
-        self._only_input = self._inputs[0] if len(self._inputs) == 1 and (<PortSpec>self._inputs[0]).axis == 0 else None
+        has_one = self._mode == ROWS and len(self._inputs) == 1 and (<PortSpec>self._inputs[0]).axis == 0
+        self._only_input = self._inputs[0] if has_one else None
         self._has_shared = any([(<PortSpec>spec).shared for spec in self._inputs])
         self._keys = {}
         self._next_key = 1
@@ -101,7 +63,7 @@ cdef class NativeModel:
         if budget is not None:
             builder.budget = budget.native
         self._set_ladder(&builder, cost_us, lanes, threads)
-        self._set_policy(&builder, policy)
+        _set_policy(&builder, policy)
         with nogil:
             self.core = builder.build()
         self._max_batch_size = self.core.get().capacity()
@@ -140,28 +102,6 @@ cdef class NativeModel:
         action = self._queue_full_action or ("reject" if self._max_queue_size else "block")
         self._rejects = action == "reject"
 
-    cdef _set_policy(self, Builder* builder, object policy):
-        cdef ovengine_policy* native
-        if isinstance(policy, str):
-            if policy not in ("priority", "round_robin"):
-                raise errors.PluginError(f"no built-in scheduler kind {policy!r}; there are priority and round_robin")
-            builder.set_policy(_utf8(policy))
-            return
-        if not PyCapsule_IsValid(policy, OVENGINE_POLICY_CAPSULE):
-            raise errors.PluginError(
-                f"a native policy is a PyCapsule named {OVENGINE_POLICY_CAPSULE.decode()!r}, not {policy!r}"
-            )
-        native = <ovengine_policy*>PyCapsule_GetPointer(policy, OVENGINE_POLICY_CAPSULE)
-        if native.abi_version != OVENGINE_POLICY_ABI_VERSION or native.struct_size < OVENGINE_POLICY_LEAST_SIZE:
-            raise errors.PluginError(
-                f"the policy was built for ABI {native.abi_version} ({native.struct_size} bytes), this ovengine has "
-                f"ABI {OVENGINE_POLICY_ABI_VERSION} (from {OVENGINE_POLICY_LEAST_SIZE} bytes); build the plugin again"
-            )
-        if native.select_lane == NULL:
-            raise errors.PluginError("the policy has no select_lane")
-        Py_INCREF(policy)
-        builder.set_native_policy(native, _release_capsule, <void*><PyObject*>policy)
-
     def __reduce__(self):
         raise TypeError("a model is threads and compiled code and cannot be pickled; load it where it is needed")
 
@@ -179,48 +119,6 @@ cdef class NativeModel:
         except errors.OvengineError:
             self._rejected_input += 1
             raise
-
-    cdef uint64_t _key(self, list arrays):
-        """Only requests with equal shared inputs, byte for byte, share a batch; 0 where there are none."""
-        cdef cnp.ndarray array
-        cdef PortSpec spec
-        if not self._has_shared:
-            return 0
-        shared = [_contiguous(array, spec).tobytes() for array, spec in zip(arrays, self._inputs) if spec.shared]
-        content = shared[0] if len(shared) == 1 else tuple(shared)
-        key = self._keys.get(content)
-        if key is None:
-            # Forgotten now and then: what comes again gets another key, and no key is used for two contents.
-            if len(self._keys) >= KEYS:
-                self._keys.clear()
-            key = self._keys[content] = self._next_key
-            self._next_key += 1
-        return key
-
-    cdef inline bint _is_plain(self, object inputs, uint32_t* rows, bint* single) noexcept:
-        """The common case, recognised fast: one contiguous array of the right dtype and shape."""
-        cdef PortSpec spec = self._only_input
-        cdef cnp.ndarray array
-        cdef int ndim
-        cdef cnp.npy_intp* dims
-        if spec is None or self._mode != ROWS or not cnp.PyArray_CheckExact(inputs):
-            return False
-        array = <cnp.ndarray>inputs
-        if cnp.PyArray_TYPE(array) != spec.type_num or not cnp.PyArray_ISCARRAY_RO(array):
-            return False
-        ndim = cnp.PyArray_NDIM(array)
-        dims = cnp.PyArray_DIMS(array)
-        if ndim == spec.row_ndim + 1 and _same_dims(dims + 1, spec.row_dims, spec.row_ndim):
-            if dims[0] < 1 or dims[0] > self._max_batch_size:
-                return False
-            rows[0] = <uint32_t>dims[0]
-            single[0] = False
-            return True
-        if ndim == spec.row_ndim and _same_dims(dims, spec.row_dims, ndim):
-            rows[0] = 1
-            single[0] = True
-            return True
-        return False
 
     cdef int _begin(self, uint32_t rows, Ticket& ticket, const Terms& terms, bint may_wait, Deadline deadline,
                     object timeout) except -1:
@@ -286,7 +184,7 @@ cdef class NativeModel:
         cdef NativeModel child
         cdef Terms own
         cdef int64_t length
-        if not self._is_plain(inputs, &rows, &single):
+        if not _is_plain(inputs, self._only_input, self._max_batch_size, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
             # The latest of a group is the latest of whatever shape.
             if self._classes is not None and not terms.latest_only:
@@ -305,7 +203,7 @@ cdef class NativeModel:
                         return future
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._submit_job(arrays, rows, single, terms, not share_inputs, may_wait, Deadline(), None)
-            terms.key = self._key(arrays)
+            terms.key = _key(self, arrays)
         self._begin(rows, ticket, terms, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
             if arrays is None:
@@ -390,7 +288,7 @@ cdef class NativeModel:
         cdef Result result
         cdef int64_t length
         cdef Deadline deadline = _deadline(timeout)
-        if not self._is_plain(inputs, &rows, &single):
+        if not _is_plain(inputs, self._only_input, self._max_batch_size, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
             if self._classes is not None:
                 child = self._class_of(arrays)
@@ -408,7 +306,7 @@ cdef class NativeModel:
                         return result
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._run_job(arrays, rows, single, terms, deadline, timeout)
-            terms.key = self._key(arrays)
+            terms.key = _key(self, arrays)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:
             try:
@@ -483,33 +381,7 @@ cdef class NativeModel:
         return self._finish(future, deadline, timeout)
 
     def lease(self, int64_t rows=1):
-        cdef Lease lease
-        cdef Admission admission
-        cdef Terms terms
-        if self._mode == DYNAMIC:
-            raise errors.InputError(
-                f"model {self.name!r} has dynamic dimensions and so no rows to lease; fix them with shapes= in load()"
-            )
-        if rows > self._max_batch_size:
-            self.wait_ready()
-        limit = self._max_batch_size if self._mode == ROWS else 1
-        if not 1 <= rows <= limit:
-            raise errors.InputError(f"a lease of {rows} rows; a batch of model {self.name!r} has 1 to {limit}")
-        lease = Lease.__new__(Lease)
-        lease._model = self
-        lease.rows = <uint32_t>rows
-        lease._arrays = [None] * len(self._inputs)
-        if self._has_shared:
-            terms.key = self._next_key  # stands for what is to be written; it goes to the ring
-            admission = self.core.get().begin(<uint32_t>rows, lease._ticket, terms)
-        else:
-            admission = self.core.get().begin_lease(<uint32_t>rows, lease._ticket)
-        if admission == Admission.closed:
-            raise _closed_error(self)
-        if admission == Admission.full:
-            raise _queue_full(self)
-        lease._open = True
-        return lease
+        return _open_lease(self, rows)
 
     def session(self):
         return _open_session(self)
@@ -625,26 +497,3 @@ cdef class NativeModel:
             if waiting >= self._max_queue_size:
                 raise _queue_full(self)
         return classes.find(arrays, self._inputs)
-
-
-def debug_counters():
-    cdef NativeModel model
-    cdef InUse in_use
-    cdef size_t sessions
-    _sweep_abandoned()
-    _sweep_lingering()
-    totals = dict.fromkeys(("slots", "batches", "requests", "rows", "sessions"), 0)
-    for model in list(_models):
-        if model.core.get().forked():
-            continue
-        with nogil:  # it may have to wait for a close(), which may wait for a thread that waits for the GIL
-            in_use = model.core.get().in_use()
-            sessions = model.core.get().sessions().count()
-        totals["slots"] += in_use.slots
-        totals["batches"] += in_use.batches
-        totals["requests"] += in_use.requests
-        totals["rows"] += in_use.rows
-        totals["sessions"] += sessions
-    mailboxes = [*_loop_mailboxes.values(), *_abandoned, *([_callback_mailbox] if _callback_mailbox else [])]
-    totals["notices"] = sum([(<_Mailbox>mailbox).outstanding for mailbox in mailboxes])
-    return totals

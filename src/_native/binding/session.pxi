@@ -69,7 +69,7 @@ cdef class Session:
         if refused == Admission.closed:
             self._check_open()
             raise _closed_error(model)
-        if model._max_queue_size != 0 or not may_wait:
+        if model._rejects or not may_wait:
             raise _queue_full(model)
         with nogil:
             waited = model.core.get().wait_for_session_room(deadline)

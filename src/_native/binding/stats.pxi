@@ -1,4 +1,4 @@
-# _Tally: the figures of a model and of its row classes, added up.
+# _Tally: the figures of a model and of its row classes, added up; debug_counters.
 
 _REASONS = ("full", "idle", "delay", "caller", "bulk", "session")
 
@@ -98,3 +98,26 @@ cdef class _Tally:
 
 cdef dict _percentiles(Percentiles p):
     return {"p50": p.p50_us, "p90": p.p90_us, "p99": p.p99_us, "max": p.max_us, "mean": p.mean_us}
+
+
+def debug_counters():
+    cdef NativeModel model
+    cdef InUse in_use
+    cdef size_t sessions
+    _sweep_abandoned()
+    _sweep_lingering()
+    totals = dict.fromkeys(("slots", "batches", "requests", "rows", "sessions"), 0)
+    for model in list(_models):
+        if model.core.get().forked():
+            continue
+        with nogil:  # it may have to wait for a close(), which may wait for a thread that waits for the GIL
+            in_use = model.core.get().in_use()
+            sessions = model.core.get().sessions().count()
+        totals["slots"] += in_use.slots
+        totals["batches"] += in_use.batches
+        totals["requests"] += in_use.requests
+        totals["rows"] += in_use.rows
+        totals["sessions"] += sessions
+    mailboxes = [*_loop_mailboxes.values(), *_abandoned, *([_callback_mailbox] if _callback_mailbox else [])]
+    totals["notices"] = sum([(<_Mailbox>mailbox).outstanding for mailbox in mailboxes])
+    return totals

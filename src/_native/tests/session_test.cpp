@@ -287,6 +287,82 @@ TEST("max_queue_size holds for sessions too, and room comes back") {
     CHECK_EQ(client.total(), 5.0f);
 }
 
+TEST("max_queue_size counts sessions and all others together, and whoever waits gets the room that either leaves") {
+    Setup setup = with_sessions(1);
+    setup.queue.max_queue_size = 3;
+    Model model(std::move(setup));
+    Client client(model), other(model);
+    model.device->hold();
+    Ticket running = client.submit(1), ticket;
+    CHECK(model.device->wait_until_busy());
+    Ticket open = model.submit(100);  // has a slot, and does not wait
+    std::vector<Ticket> plain{model.submit(200)}, in_session{client.submit(1), other.submit(1)};
+    CHECK_EQ(model->approx_waiting(), 3u);
+    CHECK(model.try_submit(300, 1, ticket) == Admission::full);
+    CHECK(client.try_submit(1, ticket) == Admission::full);
+    CHECK(model->submit_shaped({}, ticket) == Admission::full);
+    CHECK(model->wait_for_room(in(1ms)) == platform::WaitResult::timed_out);
+    CHECK(model->wait_for_session_room(in(1ms)) == platform::WaitResult::timed_out);
+    std::thread waits([&] {
+        while (model.try_submit(400, 1, ticket) == Admission::full)
+            CHECK(model->wait_for_room(in(20s)) != platform::WaitResult::timed_out);
+    });
+    Ticket last;
+    std::thread waits_in_session([&] {
+        while (other.try_submit(1, last) == Admission::full)
+            CHECK(model->wait_for_session_room(in(20s)) != platform::WaitResult::timed_out);
+    });
+    model.device->release();
+    waits.join(), waits_in_session.join();
+    CHECK(model.finish(open, 100) == Outcome::ok);
+    CHECK(model.finish(plain[0], 200) == Outcome::ok);
+    CHECK(model.finish(ticket, 400) == Outcome::ok);
+    for (Ticket* each : {&running, &in_session[0]}) client.finish(*each);
+    for (Ticket* each : {&in_session[1], &last}) other.finish(*each);
+    CHECK_EQ(client.total(), 3.0f);
+    CHECK_EQ(other.total(), 3.0f);
+}
+
+TEST("sessions and producers at once never exceed max_queue_size together") {
+    Setup setup = with_sessions(1);
+    setup.queue.max_queue_size = 4;
+    Model model(std::move(setup));
+    for (int round = 0; round < 20; ++round) {
+        Client first(model);
+        model.device->hold();
+        Ticket running = first.submit(1);
+        CHECK(model.device->wait_until_busy());
+        Ticket open = model.submit(1);
+        std::atomic<int> accepted{0}, refused{0};
+        std::vector<std::thread> threads;
+        for (int i = 0; i < 4; ++i)
+            threads.emplace_back([&, i] {
+                Client client(model);
+                std::vector<Ticket> mine;
+                // Of two who come for the last place at once, both may be refused.
+                while (accepted.load() < 4) {
+                    Ticket ticket;
+                    if ((i % 2 == 0 ? client.try_submit(1, ticket) : model.try_submit(10, 1, ticket)) != Admission::ok)
+                        continue;
+                    accepted.fetch_add(1);
+                    mine.push_back(ticket);
+                }
+                for (int n = 0; n < 20; ++n) {
+                    Ticket ticket;
+                    CHECK((i % 2 == 0 ? client.try_submit(1, ticket) : model.try_submit(10, 1, ticket)) ==
+                          Admission::full);
+                }
+                CHECK_EQ(accepted.load(), 4);
+                for (refused.fetch_add(1); refused.load() < 4;) std::this_thread::yield();
+                model.device->release();
+                for (auto& ticket : mine) i % 2 == 0 ? void(client.finish(ticket)) : void(model.finish(ticket, 10));
+            });
+        for (auto& thread : threads) thread.join();
+        first.finish(running);
+        CHECK(model.finish(open, 1) == Outcome::ok);
+    }
+}
+
 TEST("a caller that has the session's lane runs its request itself") {
     Model model(with_sessions(1));
     Client client(model);

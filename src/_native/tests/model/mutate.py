@@ -1,6 +1,6 @@
 """Weakens every memory order of the core, one at a time, and tells which scenarios notice.
 
-    python3 mutate.py PATH/TO/model_check [--table OUT.md] [--jobs N] [--iterations N]
+    python3 mutate.py PATH/TO/model_check [--table OUT.md] [--jobs N] [--iterations N] [--only PATTERN]
 
 An order that no scenario misses is either stronger than it has to be or not covered; README.md says which.
 """
@@ -38,7 +38,7 @@ def sites_of(program: str) -> dict[str, tuple[str, str, set[str]]]:
     for line in run(program, "--sites", "--iterations", "2000").splitlines():
         match = re.fullmatch(r"site (\S+) (\S+) (\S+) (\S+)", line)
         # The scenarios' own atomics and the modelled descriptor are not the core's.
-        if match and not match[2].startswith(("scenarios.cpp", "signal_fd.hpp", "checker.hpp")):
+        if match and not re.match(r"(\w*scenario\w*|signal_fd|checker)\.", match[2]):
             found.setdefault(match[2], (match[3], match[4], set()))[2].add(match[1])
     return found
 
@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("--table", type=pathlib.Path)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--iterations", default="10000", help="executions of each scenario")
+    parser.add_argument("--only", default="", help="accesses that match this: 'queue.hpp:1[0-9][0-9]:'")
     arguments = parser.parse_args()
     sites = sites_of(arguments.program)
     scenarios = {access.rsplit(":", 1)[0]: found[2] for access, found in sites.items()}
@@ -78,7 +79,8 @@ def main() -> int:
 
     rows = collections.defaultdict(list)
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        for (access, part, weaker), failed in pool.map(attempt, mutations(sites)):
+        wanted = [each for each in mutations(sites) if re.search(arguments.only, each[0])]
+        for (access, part, weaker), failed in pool.map(attempt, wanted):
             place = access.rsplit(":", 1)[0]
             order = sites[f"{place}:{part}"][1]
             print(f"{access} {order} -> {weaker}: {', '.join(failed) or 'NOT NOTICED'}", flush=True)

@@ -26,20 +26,24 @@ LONGEST_BATCH_SECONDS = 10e-3
 GAIN = 0.10
 # Compiling and measuring stops when the next size would probably go beyond this.
 TIME_BUDGET_SECONDS = 3.0
-# A measurement in doubt is repeated if that takes less than this.
+# A step that saves less than this share of the time per row is in doubt, and measured again: so many times, the two
+# sizes by turns, if one round takes less than this.
+DOUBT = 0.30
+REPEATS = 3
 AGAIN_SECONDS = 0.5
 # A warm-up and a measured inference.
 LEAST_RUNS = 2
 
 
 class AdaptiveBatcher:
-    """Climbs 1, 4, 16, 64, 256 while rows get cheaper, then keeps what is about as good as the best."""
+    """Climbs 1, 4, 16, 64, 256 while rows get cheaper, looks around the best, and keeps what is about as good."""
 
     name = "adaptive"
 
     def plan(self, context: BatchContext) -> BatchPlan:
         """Measure until it no longer pays; drop what saves too little to be worth its memory and latency."""
         measured, why = climb(context)
+        look_around(context, measured)
         cost = drop_idle_steps(up_to_top(measured, context.hint))
         cost_us = {size: seconds * 1e6 for size, seconds in cost.items()}
         return BatchPlan(tuple(cost_us), cost_us, context.max_queue_delay_us or 0, why)
@@ -50,7 +54,7 @@ def climb(context: BatchContext) -> tuple[dict[int, float], str]:
     cost: dict[int, float] = {}
     begin = previous = time.perf_counter()
     for size in candidates(context.max_batch_size):
-        weights = context.constant_bytes * context.compiled_copies * (len(cost) + 1)
+        weights = weights_bytes(context, len(cost) + 1)
         if cost and weights > context.memory_budget_bytes:
             return cost, f"a further size would bring the weights to {format_bytes(weights)}"
         try:
@@ -62,10 +66,8 @@ def climb(context: BatchContext) -> tuple[dict[int, float], str]:
         now = time.perf_counter()
         best = min(cost, key=lambda known: row_seconds(cost, known), default=None)
         cost[size] = seconds
-        if best is not None and not is_step(cost, best, size):
-            # What else the machine did in one of the two moments must not decide.
-            if (cost[best] + seconds) * LEAST_RUNS < AGAIN_SECONDS:
-                cost[best], cost[size] = context.measure_again(best), context.measure_again(size)
+        if best is not None:
+            resolve_doubt(context, cost, best, size)
             if not is_step(cost, best, size):
                 by_row = {known: f"{cost[known] / known * 1e6:.3g}" for known in (best, size)}
                 return cost, f"{by_row[best]} us a row at {best}, {by_row[size]} at {size}"
@@ -74,6 +76,29 @@ def climb(context: BatchContext) -> tuple[dict[int, float], str]:
             return cost, f"measuring a further size would take too long (limit {TIME_BUDGET_SECONDS:g} s)"
         previous = now
     return cost, "every step made a row cheaper"
+
+
+def look_around(context: BatchContext, cost: dict[int, float]) -> None:
+    """Add half or twice the best size if that is better still: the climb has stepped over them, caches have not."""
+    best = min(cost, key=lambda size: row_seconds(cost, size))
+    for size in (best // 2, best * 2):
+        fits = weights_bytes(context, len(cost) + 1) <= context.memory_budget_bytes
+        if best == 1 or size in cost or size > max(cost) or not fits:
+            continue
+        try:
+            cost[size] = context.measure(size)
+        except ModelError:
+            continue
+        resolve_doubt(context, cost, best, size)
+        if is_step(cost, best, size):
+            best = size
+        else:
+            del cost[size]
+
+
+def weights_bytes(context: BatchContext, sizes: int) -> int:
+    """Of so many compiled sizes."""
+    return context.constant_bytes * context.compiled_copies * sizes
 
 
 def candidates(limit: int | None) -> tuple[int, ...]:
@@ -88,9 +113,18 @@ def row_seconds(cost: dict[int, float], size: int) -> float:
     return (cost[size] + BATCH_SECONDS) / size
 
 
-def is_step(cost: dict[int, float], size: int, larger: int) -> bool:
-    """Whether it pays to go on from `larger`."""
-    return row_seconds(cost, larger) <= (1 - STEP) * row_seconds(cost, size)
+def resolve_doubt(context: BatchContext, cost: dict[int, float], best: int, other: int) -> None:
+    """Measure the two again where they are close: what else the machine did in one moment must not decide."""
+    for _ in range(REPEATS):
+        saved = 1 - row_seconds(cost, other) / row_seconds(cost, best)
+        if saved > DOUBT or (cost[best] + cost[other]) * LEAST_RUNS > AGAIN_SECONDS:
+            return
+        cost[best], cost[other] = context.measure_again(best), context.measure_again(other)
+
+
+def is_step(cost: dict[int, float], size: int, other: int) -> bool:
+    """Whether rows are cheaper at `other`."""
+    return row_seconds(cost, other) <= (1 - STEP) * row_seconds(cost, size)
 
 
 def up_to_top(cost: dict[int, float], hint: Hint) -> dict[int, float]:
@@ -102,10 +136,10 @@ def up_to_top(cost: dict[int, float], hint: Hint) -> dict[int, float]:
     best = min(row_seconds(cost, size) for size in cost)
     if best > (1 - WORTH_BATCHING) * row_seconds(cost, 1):
         return {1: cost[1]}
-    close = [size for size in cost if row_seconds(cost, size) <= (1 + CLOSE) * best]
+    close = [size for size in sorted(cost) if row_seconds(cost, size) <= (1 + CLOSE) * best]
     short = [size for size in close if cost[size] <= LONGEST_BATCH_SECONDS] or close[:1]
     top = close[0] if hint is Hint.LATENCY else short[-1]
-    return {size: seconds for size, seconds in cost.items() if size <= top}
+    return {size: cost[size] for size in sorted(cost) if size <= top}
 
 
 def drop_idle_steps(cost: dict[int, float]) -> dict[int, float]:
