@@ -55,8 +55,8 @@ def _room(compiler: Compiler, expected: int) -> tuple[int, int | None]:
 def _padding(
     planner: Planner, compiler: Compiler, axis: BatchAxis, graph: Graph
 ) -> tuple[Padding | None, list[ClassShapes], Compiler]:
-    """How sequences are padded, proved, and to what; and what compiles the dynamic model. Raises ConfigError when padding
-    would change answers.
+    """How sequences are padded, proved, and to what; and what compiles the dynamic model. Raises ConfigError when it
+    would change answers whatever is done.
     """
     if not planner.options.buckets:
         return None, [], compiler
