@@ -21,8 +21,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -67,22 +67,25 @@ def buckets(longest: int = WIDTHS[-1]) -> list[int]:
 BUCKETS = buckets()
 
 
+@dataclass(frozen=True, eq=False)
 class Widths(Work):
-    """The images of one portion at a time, in `inputs`."""
+    """The images of one portion at a time, in `inputs`; all are cut from `noise`."""
 
-    def check(self, answers: Array) -> None:
+    noise: Array = field(kw_only=True)
+
+    def check(self, answers: Array, of: Sequence[int] | None = None) -> None:
         """Of any width: rows of two probabilities."""
         np.testing.assert_allclose(answers.sum(axis=1), 1, atol=TOLERANCE)
 
     def take(self, widths: Array) -> None:
         """Make images of these widths."""
-        self.inputs[:] = [np.ascontiguousarray(self.rows[..., :width]) for width in widths]
+        self.inputs[:] = [np.ascontiguousarray(self.noise[..., :width]) for width in widths]
 
 
 def widths() -> Widths:
     """The model, and noise for images to be cut from."""
     noise = np.random.default_rng(0).uniform(-1, 1, (1, 3, 48, WIDTHS[-1])).astype(np.float32)
-    return Widths("text direction", ov.Core().read_model(models.find("text_direction")), [], noise)
+    return Widths("text direction", ov.Core().read_model(models.find("text_direction")), [], noise=noise)
 
 
 def portions(requests: int, portion: int, rng: np.random.Generator) -> Iterator[Array]:

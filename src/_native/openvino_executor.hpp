@@ -1,4 +1,5 @@
-// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp and the other openvino_* include openvino.
+// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp and what else is named openvino_* include
+// openvino.
 #pragma once
 
 #include <cstdint>

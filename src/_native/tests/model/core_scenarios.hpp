@@ -215,6 +215,20 @@ struct KeeperNotice : rl::test_suite<KeeperNotice, 2> {
     }
 };
 
+// wake / run: what is told with the epoch is seen, or the keeper would sleep for ever.
+struct KeeperStop : rl::test_suite<KeeperStop, 2> {
+    DeadlineKeeper keeper;
+    model::atomic<bool> stopping{false};
+    void thread(unsigned index) {
+        if (index == 0) {
+            stopping.store(true, std::memory_order_relaxed);
+            keeper.wake();
+            return;
+        }
+        keeper.run([] { return Terms::kNoDeadline; }, [&] { return stopping.load(std::memory_order_relaxed); });
+    }
+};
+
 // offer / gather / heir: of requests that take each other's place, each ends once, and is run or superseded.
 struct CoreTerms : rl::test_suite<CoreTerms, 3>, Core {
     std::shared_ptr<Group> group;

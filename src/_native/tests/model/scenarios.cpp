@@ -36,6 +36,7 @@ const Scenario kScenarios[] = {
     {"core_job_cancel", rl::simulate<CoreJob<true>>, 20'000},
     {"queue_close", rl::simulate<QueueClose>, 100'000},
     {"keeper_notice", rl::simulate<KeeperNotice>, 100'000},
+    {"keeper_stop", rl::simulate<KeeperStop>, 100'000},
     {"core_terms", rl::simulate<CoreTerms>, 40'000},
     {"queue_elsewhere", rl::simulate<QueueElsewhere>, 100'000},
     {"core_keys", rl::simulate<CoreKeys>, 20'000},
