@@ -94,7 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.2, help="about how long one turn takes (default 0.2)")
     every = len(widths.WIDTHS)
     parser.add_argument(
-        "--widths", type=int, default=every // 10, help=f"images of many widths, of {every} (default %(default)s)"
+        "--widths", type=int, default=every // 5, help=f"images of many widths, of {every} (default %(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too; - prints it")
     parser.add_argument("--dry-run", action="store_true", help="leave docs/benchmarks.md and README.md as they are")

@@ -195,7 +195,7 @@ def _us_per_request(contender: Contender) -> float:
     return seconds * 1e6 / len(contender.work.inputs)
 
 
-def memory(requests: int, portion: int = PORTION) -> tuple[int, int]:
+def memory(requests: int, portion: int = PORTION, tell: Say = lambda _: None) -> tuple[int, int]:
     """Resident set of this process in MiB after `FEW` of so many images, and after all."""
     work = widths()
     ours = Bucketed(work)
@@ -207,6 +207,7 @@ def memory(requests: int, portion: int = PORTION) -> tuple[int, int]:
         ours.answers = []
         gc.collect()
         found.append(_resident_kib() // 1024)
+        tell(f"{found[-1]} MiB after {len(found) * portion} requests")
     ours.close()
     return found[int(FEW * len(found))], found[-1]
 
@@ -226,10 +227,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=len(WIDTHS), help="fewer images, of as many other widths")
     parser.add_argument("--memory", action="store_true", help="ovengine alone, and its memory")
     options = parser.parse_args()
+    tell = partial(print, file=sys.stderr, flush=True)
     if options.memory:
-        print(json.dumps(memory(options.requests)))
+        print(json.dumps(memory(options.requests, tell=tell)))
         return
-    outcome = measure(options.requests, partial(print, file=sys.stderr, flush=True))
+    outcome = measure(options.requests, tell)
     print(json.dumps({**asdict(outcome), "reached": outcome.ratio.median >= TARGET}, indent=2))
 
 

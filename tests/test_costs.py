@@ -113,9 +113,20 @@ def test_what_lanes_saw_otherwise_is_measured_anew(
     wait_until(lambda: model(x) and model(x[0]) and model.costs()[16] < 0.2e6 and model.costs()[1] < 0.01e6)
     assert json.loads(path.read_text()) == entry
     model.close()
-    assert json.loads(path.read_text())["value"] == {"seconds": {}, "bytes": {}, "plans": {}}
+    kept = json.loads(path.read_text())["value"]
+    assert (kept["seconds"], kept["bytes"], kept["plans"]) == ({}, {}, {})
     load(batch_sizes=[1, 16])
     assert work.measured == [1, 16]
+
+
+def test_what_is_a_week_old_is_measured_anew(
+    load: Callable[..., ovengine.Model], work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load().close()
+    work.clear()
+    monkeypatch.setattr(_costs, "KEPT_SECONDS", 0)
+    load().close()
+    assert 1 in work.measured
 
 
 def test_that_all_takes_longer_is_no_reason_to_measure_anew(tmp_path: Path) -> None:

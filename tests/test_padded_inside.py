@@ -138,6 +138,53 @@ def test_answers_are_those_of_the_unpadded(name: str) -> None:
             np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("reduce", [ops.reduce_max, ops.reduce_min])
+@pytest.mark.parametrize("shift", [-3, 3])
+def test_zeros_beyond_all_values_do_not_show(reduce: Callable[..., Any], shift: int) -> None:
+    run = reference(images(lambda x: reduced(reduce, x)))
+    with load(lambda x: reduced(reduce, x)) as model:
+        for width in (5, 8, 13):
+            x = image(width, width) + np.float32(shift)
+            np.testing.assert_array_equal(model(x)["y"], run(x)["y"])
+
+
+BLOCKS: list[Build] = [
+    lambda x: conv(x, 3, pad=1),
+    lambda x: conv(x, 3, stride=2, pad=1),
+    lambda x: conv(x, 5, pad=4, dilation=2),
+    lambda x: conv(x, 1),
+    lambda x: pool(x, stride=1),
+    lambda x: pool(x),
+    lambda x: biased(x),
+    lambda x: ops.hswish(x),
+    lambda x: ops.prelu(x, constant(CHANNELS, seed=11)),
+    normalised,
+    squeeze_and_excite,
+    residual,
+]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_networks_of_any_blocks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(BLOCKS), 5)
+    is_pooled = bool(seed % 3)
+
+    def build(x: Any) -> Any:
+        x = conv(biased(x), 3, pad=1)  # which sees its padding
+        for block in chosen:
+            x = BLOCKS[block](x)
+            x = ops.tanh(ops.multiply(x, ops.constant(np.float32(0.3))))
+        return mean(x) if is_pooled else x
+
+    run = reference(images(build))
+    with load(build) as model:
+        assert "padded inside the model" in str(model.plan)
+        for width in rng.integers(4, 28, 8):
+            x = image(int(width), int(width))
+            np.testing.assert_allclose(model(x)["y"], run(x)["y"], rtol=1e-3, atol=1e-3)
+
+
 REFUSED: dict[str, tuple[Build, str]] = {
     "softmax": (lambda x: mean(ops.softmax(biased(x), WIDTH)), "Softmax"),
     "sum so far": (lambda x: mean(ops.cum_sum(biased(x), np.int64(WIDTH), reverse=True)), "CumSum"),

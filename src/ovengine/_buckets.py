@@ -7,6 +7,7 @@ padding is cut off. `prove_inside` does the same for a model that pads inside, w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ TOLERANCE = 1e-3
 TRIAL_ROWS = 2
 # Integers may be indices or flags, of which only small ones are safe.
 MOST = 9
+# Numbers of which the largest and the smallest are none of the padding's.
+SPANS = ((-1.0, 1.0), (-9.0, -1.0), (1.0, 9.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +192,14 @@ def _draws(ports: Sequence[Port]) -> Iterator[list[tuple[Any, Port]]]:
     """Inputs of made-up numbers: each input in turn varies while the other integers are ones, as a mask should be."""
     rng = np.random.default_rng(0)
 
-    def draw(port: Port, varies: bool, shape: tuple[int, ...]) -> Array:
+    def draw(port: Port, varies: bool, span: tuple[float, float], shape: tuple[int, ...]) -> Array:
         if port.dtype.kind == "f":
-            return rng.uniform(-1, 1, shape).astype(port.dtype)
+            return rng.uniform(*span, shape).astype(port.dtype)
         return (rng.integers(1, MOST, shape, endpoint=True) if varies else np.ones(shape)).astype(port.dtype)
 
-    for varied in ports:
-        yield [((lambda shape, p=port, v=port is varied: draw(p, v, shape)), port) for port in ports]
+    spans = SPANS if any(port.dtype.kind == "f" for port in ports) else SPANS[:1]
+    for varied, span in itertools.product(ports, spans):
+        yield [((lambda shape, p=port, v=port is varied, s=span: draw(p, v, s, shape)), port) for port in ports]
 
 
 def _lengths(port: Port) -> tuple[int, ...]:

@@ -55,8 +55,8 @@ def _room(compiler: Compiler, expected: int) -> tuple[int, int | None]:
 def _padding(
     planner: Planner, compiler: Compiler, axis: BatchAxis, graph: Graph
 ) -> tuple[Padding | None, list[ClassShapes], Compiler]:
-    """How sequences are padded, proved, and to what; and the compiler of the dynamic model. Raises ConfigError when
-    padding would change answers.
+    """How sequences are padded, proved, and to what; and what compiles the dynamic model. Raises ConfigError when it
+    would change answers whatever is done.
     """
     if not planner.options.buckets:
         return None, [], compiler
@@ -82,19 +82,19 @@ def _padded_inside(
     bucketing: _buckets.Bucketing,
     shows: ConfigError,
 ) -> Compiler:
-    """Where padding by the binding shows: of the model that pads inside and masks the padding."""
+    """Where padding by the binding shows: for a model that pads inside and masks the padding."""
     padded = [(index, at) for index, at in enumerate(bucketing.axes) if at]
-    if len(padded) != 1:
+    if len(padded) != 1 or isinstance(shows, NoRoom):
         raise shows
     try:
         inside = graph.padded_inside(*padded[0], bucketing.lengths)
     except ModelError as error:
         raise ConfigError(f"{shows}; nor can it be masked inside the model: {error}") from None
-    found = Compiler(
-        planner.runtime, inside, compiler.devices, planner.options.config, axis, planner.options.memory_limit
-    )
-    with compiler.in_f32(None) as plain, found.in_f32(None) as masked:
-        _buckets.prove_inside(bucketing, plain, masked)
+    options = planner.options
+    found = Compiler(planner.runtime, inside, compiler.devices, options.config, axis, options.memory_limit)
+    with compiler.in_f32(None) as alone, found.in_f32(None) as masked:
+        _buckets.prove_inside(bucketing, alone, masked)
+    planner.make_room(found, None, 1)
     planner.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded inside the model, and masked there")
     return found
 

@@ -7,8 +7,9 @@ OpenVINO release, and for the lanes, threads and CPUs that were measured with; a
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ovengine._cache import Cache
@@ -17,9 +18,24 @@ if TYPE_CHECKING:
 
 KIND = "cost"
 # What is kept is measured anew when this changes. To be raised with the built-in batchers.
-VERSION = 1
+VERSION = 2
+# Then it is measured anew: what a machine was busy with the first time must not count for good.
+KEPT_SECONDS = 7 * 24 * 3600
 # Batch sizes that are this many times as cheap, compared with each other, as they were measured to be.
 UNLIKE = 3.0
+
+
+class Kept(NamedTuple):
+    """The tables of `CostTable`, and when they were begun, in seconds since the epoch."""
+
+    seconds: dict[int | None, float]
+    bytes: dict[int | None, int]
+    plans: dict[str, tuple[tuple[int, ...], str]]
+    since: float
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether the machine is still what it was, as far as age tells."""
+        return 0 <= now - self.since < KEPT_SECONDS
 
 
 class CostTable:
@@ -33,9 +49,10 @@ class CostTable:
         self.seconds: dict[int | None, float] = {}
         self.bytes: dict[int | None, int] = {}
         self.plans: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._since = time.time()
         self._known: object = None
-        if key is not None and (found := cache.load(KIND, key, _parse)) is not None:
-            self.seconds, self.bytes, self.plans = found
+        if key is not None and (found := cache.load(KIND, key, _parse)) is not None and found.is_fresh(self._since):
+            self.seconds, self.bytes, self.plans, self._since = found
             self._known = self._value()
 
     def save(self) -> None:
@@ -51,11 +68,12 @@ class CostTable:
         """
         ratios = [us * 1e-6 / self.seconds[size] for size, us in seen_us.items() if us > 0 and size in self.seconds]
         if ratios and max(ratios) > UNLIKE * min(ratios):
-            self.seconds, self.bytes, self.plans = {}, {}, {}
+            self.seconds, self.bytes, self.plans, self._since = Kept({}, {}, {}, time.time())
             self.save()
 
     def _value(self) -> dict[str, Any]:
         return {
+            "since": self._since,
             "seconds": {str(size or 0): seconds for size, seconds in self.seconds.items()},
             "bytes": {str(size or 0): count for size, count in self.bytes.items()},
             "plans": {question: [list(ladder), why] for question, (ladder, why) in self.plans.items()},
@@ -71,7 +89,7 @@ def question(batcher: Batcher, options: LoadOptions) -> str | None:
     return f"{batcher.name} {options.hint.value} {options.max_batch_size} {options.batch_sizes}"
 
 
-def _parse(value: Any) -> tuple[dict[int | None, float], dict[int | None, int], dict[str, tuple[tuple[int, ...], str]]]:
+def _parse(value: Any) -> Kept:
     parts = [value[name] for name in ("seconds", "bytes", "plans")]
     if not all(isinstance(part, dict) for part in parts):
         raise TypeError("it has three tables")
@@ -83,4 +101,4 @@ def _parse(value: Any) -> tuple[dict[int | None, float], dict[int | None, int], 
     for ladder, _ in plans.values():
         if not ladder or list(ladder) != sorted(set(ladder)) or not set(ladder) <= seconds.keys():
             raise ValueError(f"{ladder} is no ladder of sizes that were measured")
-    return seconds, held, plans
+    return Kept(seconds, held, plans, float(value["since"]))
