@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -86,7 +85,7 @@ class WithDeadlines(OneModel):
 
 
 class QuietGroup(OneModel):
-    """A group of a modest load, whose latency is compared: alone, or beside one that has `flood` requests waiting."""
+    """A group of a modest load, whose latency is compared: alone, or beside one that has `flood` requests in flight."""
 
     def __init__(self, work: Work, load: float, flood: int) -> None:
         super().__init__(work, load)
@@ -94,32 +93,31 @@ class QuietGroup(OneModel):
             self.detail += f", beside a group with {flood} in flight"
         self._flood = flood
         self._flooded: list[Any] = self.answers[:]
+        self._in_flight: deque[tuple[int, ovengine.Future]] = deque()
+        self._next_index = itertools.cycle(range(len(work.inputs))).__next__
 
     def start(self, number: int, index: int, due: int) -> None:
         future = self.model.submit(self.work.inputs[index], group="quiet")
         future.add_done_callback(partial(self._keep, number, index, due))
+        self._send_flood()
 
     def run(self, passes: int) -> None:
-        stop = threading.Event()
-        flood = threading.Thread(target=self._send_flood, args=(stop,))
-        flood.start()
-        try:
-            super().run(passes)
-        finally:
-            stop.set()
-            flood.join()
+        self._send_flood()
+        super().run(passes)
+        while self._in_flight:
+            self._take_oldest()
 
-    def _send_flood(self, stop: threading.Event) -> None:
-        waiting: deque[tuple[int, ovengine.Future]] = deque()
-        for index in itertools.cycle(range(len(self.work.inputs))):
-            if stop.is_set() or not self._flood:
-                break
-            waiting.append((index, self.model.submit(self.work.inputs[index], group="flood")))
-            if len(waiting) == self._flood:
-                first, future = waiting.popleft()
-                self._flooded[first] = future.result()[0]
-        for index, future in waiting:
-            self._flooded[index] = future.result()[0]
+    def _send_flood(self) -> None:
+        """Again for each that is done. By the one sender, after its own: a second one would take its time from it."""
+        while self._in_flight and self._in_flight[0][1].done():
+            self._take_oldest()
+        while len(self._in_flight) < self._flood:
+            index = self._next_index()
+            self._in_flight.append((index, self.model.submit(self.work.inputs[index], group="flood")))
+
+    def _take_oldest(self) -> None:
+        index, future = self._in_flight.popleft()
+        self._flooded[index] = future.result()[0]
 
     def check(self) -> None:
         super().check()

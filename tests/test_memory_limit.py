@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +148,12 @@ def test_what_two_loads_compile_at_the_same_time_is_not_told_apart() -> None:
 
 IN_A_PROCESS_OF_ITS_OWN = """
 import json, sys, threading
+import numpy as np
 import ovengine
 from ovengine import _memory
 from ovengine.testing import TINY_MLP, mlp
 
-source, arguments = sys.argv[1], json.loads(sys.argv[2])
+source, arguments, shapes = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
 with ovengine.load(mlp(*TINY_MLP)) as model:  # what OpenVINO takes for itself
     model.wait_ready()
 done, peak = threading.Event(), 0
@@ -165,17 +166,24 @@ def watch():
 before = _memory.private_bytes()
 watcher = threading.Thread(target=watch)
 watcher.start()
-with ovengine.load(source, config={"INFERENCE_PRECISION_HINT": "f32"}, **arguments) as model:
+config = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+with ovengine.load(source, config=config, **arguments) as model:
     model.wait_ready()
+    for shape in shapes:
+        for _ in range(20):
+            model(np.ones(shape, np.float32))
+        model.wait_ready()
     held = _memory.private_bytes() - before
     done.set()
     watcher.join()
-    print(json.dumps({"held": held, "peak": peak - before, "ladder": model.plan.ladder, "plan": str(model.plan)}))
+    found = {"ladder": model.plan.ladder, "classes": len(model.row_classes), "plan": str(model.plan)}
+    print(json.dumps({"held": held, "peak": peak - before, **found}))
 """
 
 
-def measured(source: Path, **arguments: Any) -> dict[str, Any]:
-    done = run_python(IN_A_PROCESS_OF_ITS_OWN, os.fspath(source), json.dumps(arguments))
+def measured(source: Path, shapes: Sequence[tuple[int, ...]] = (), **arguments: Any) -> dict[str, Any]:
+    """What a process holds, bytes, with the model loaded and after requests of these shapes."""
+    done = run_python(IN_A_PROCESS_OF_ITS_OWN, os.fspath(source), json.dumps(arguments), json.dumps(shapes))
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -257,3 +265,13 @@ def test_the_limit_bounds_row_classes(load: Callable[..., ovengine.Model]) -> No
         assert ready(model)
         assert len(model.row_classes) <= 3
     assert not none.row_classes
+
+
+def test_the_memory_of_row_classes_stays_below_the_limit(tmp_path: Path) -> None:
+    path = models.save(sequences(), tmp_path / "sequences.xml")
+    shapes = [(2, length, 512) for length in range(3, 10)]
+    limit = 80 * MIB
+    limited = measured(path, shapes, memory_limit=limit)
+    assert 1 <= limited["classes"] < len(shapes)
+    assert limited["peak"] <= 1.05 * limit
+    assert measured(path, shapes)["held"] > limit

@@ -554,7 +554,7 @@ def test_a_corrupt_outcome_is_a_warning_and_proven_anew(
     load: Callable[..., ovengine.Model], proofs: list[str], tmp_path: Path
 ) -> None:
     load(mlp(*TINY_MLP))
-    (path,) = (tmp_path / "cache").rglob("*.json")
+    (path,) = (tmp_path / "cache" / "proof").glob("*.json")
     entry = json.loads(path.read_text())
     for value in ({"failed": 3, "why": "x"}, {"why": "x"}, None):
         path.write_text(json.dumps({**entry, "value": value}))

@@ -85,6 +85,20 @@ def test_a_frequent_shape_gets_batch_sizes_of_its_own(model: ovengine.Model) -> 
     assert model.stats().dispatch["bulk"] == bulk + 1, "another shape runs alone"
 
 
+def test_requests_of_a_group_go_to_their_class(model: ovengine.Model) -> None:
+    make_frequent(model, 5)
+    bulk = model.stats().dispatch["bulk"]
+    requests = [tagged(tag, 5, rows=1 + tag % 3) for tag in range(40)]
+    futures = [model.submit(x, group=tag % 4) for tag, x in enumerate(requests)]
+    for x, future in zip(requests, futures, strict=True):
+        np.testing.assert_array_equal(future.result()["y"], expected(x))
+    np.testing.assert_array_equal(model.infer(requests[0], group="0")["y"], expected(requests[0]))
+    assert model.stats().dispatch["bulk"] == bulk, "rows of batches"
+    latest = model.submit(requests[1], group=1, latest_only=True)
+    np.testing.assert_array_equal(latest.result()["y"], expected(requests[1]))
+    assert model.stats().dispatch["bulk"] == bulk + 1, "the latest of all shapes: they wait in one place"
+
+
 def test_every_way_in_leads_to_the_class(model: ovengine.Model) -> None:
     make_frequent(model, 6)
     x = tagged(1, 6, rows=700)

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "dispatcher.hpp"
@@ -54,6 +55,10 @@ class Lane {
     // nothing is read on the strength of it.
     std::int64_t busy_until_ns() const noexcept { return busy_until_ns_.load(std::memory_order_relaxed); }
 
+    // How much longer a full batch takes than the cost table says, counted from the end of the one before: what is not
+    // inference, and what other threads take of the CPU, counts. Any thread; relaxed, as above.
+    double pace() const noexcept { return pace_.load(std::memory_order_relaxed); }
+
     // Runs `work` to its end: every future that it concerns is resolved, and the slot is free again.
     void run(Work& work) {
         // acquire: pairs with install(). Work that only the new rungs can hold is made after they were installed.
@@ -82,6 +87,8 @@ class Lane {
 
   private:
     static constexpr std::size_t kBindBytes = std::size_t{64} << 10;
+    static constexpr double kPaceWeight = 1.0 / 16;  // of the last batch
+    static constexpr double kMostPace = 4;           // a lane that stood still for once says little of the next batch
     // Bindings that are not a slot's: single rows and chunks in the lane's scratch, parts of a slot, callers' memory.
     enum Binding : std::uint32_t { kScratch = 0, kPart = 1, kForeign = 2 };
     static_assert(kForeign < Dispatcher::kFirstSlotId);
@@ -125,7 +132,9 @@ class Lane {
             else
                 run_steps(*slot, batch, work.rows);
         }
-        const std::int64_t end_ns = ended_ns_ = now_ns();
+        const std::int64_t end_ns = now_ns(), free_ns = std::exchange(ended_ns_, end_ns);
+        if (wanted > 0 && work.reason == LaneStats::full)
+            keep_pace(work.rows, end_ns - std::max(free_ns, batch.opened_ns()));
         if (const auto& steps = table().steps(work.rows); steps.size() == 1 && wanted > 0)
             rungs_.ladder().observe(index_, steps.front(), end_ns - start_ns);
         dispatcher_.give_back(slot);
@@ -136,6 +145,12 @@ class Lane {
         batch.complete();
         OVENGINE_FAILPOINT("Lane::run, completed");
         batch.settle(work.rows);
+    }
+
+    void keep_pace(std::uint32_t rows, std::int64_t ns) noexcept {
+        const double ratio = static_cast<double>(ns) / (table().run_us(rows) * 1e3);
+        pace_.store(pace() + (std::clamp(ratio, 1 / kMostPace, kMostPace) - pace()) * kPaceWeight,
+                    std::memory_order_relaxed);
     }
 
     void set_current(Batch* batch, std::uint32_t rows) noexcept {
@@ -414,6 +429,7 @@ class Lane {
     std::int64_t ended_ns_ = 0;
     LaneStats stats_;
     std::atomic<std::int64_t> busy_until_ns_{0};
+    std::atomic<double> pace_{1};
 };
 
 }  // namespace ovengine

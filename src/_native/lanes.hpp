@@ -173,6 +173,12 @@ class Lanes {
         for (const auto& each : lanes_) free = std::min(free, std::max(now, each->lane.busy_until_ns()));
         return free;
     }
+    // Mean of all lanes, see Lane::pace().
+    double pace() const noexcept {
+        double sum = 0;
+        for (const auto& each : lanes_) sum += each->lane.pace();
+        return sum / static_cast<double>(lanes_.size());
+    }
 
     // --- Threads, and their end ---
 

@@ -370,7 +370,8 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         const double parallel = static_cast<double>(full_batches) / static_cast<double>(lanes_.count());
         // Batches and bulk requests take turns.
         const double turns = queue_.has_jobs() ? 2 : 1;
-        double us = turns * parallel * known->costs().run_us(full);
+        // Without a queue by the table alone: where nothing is run any more, no pace is seen to get better.
+        double us = turns * parallel * lanes_.pace() * known->costs().run_us(full);
         // Under load its batch will be full, and one more and a part of the whole are for all that may be different by
         // then: of those who are admitted at the very limit half would be late.
         us += full_batches > 0 ? us / 16 + 2 * known->costs().run_us(full) : known->costs().run_us(last);

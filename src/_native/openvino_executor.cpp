@@ -11,6 +11,7 @@
 #include <typeinfo>
 
 #include "openvino_graph.hpp"
+#include "openvino_padding.hpp"
 #include "openvino_requests.hpp"
 
 namespace ovengine {
@@ -140,6 +141,11 @@ std::vector<std::vector<std::int64_t>> Graph::symbolic_batch_axes(const std::vec
 }
 std::shared_ptr<Graph> Graph::batch_first(const std::vector<Axis>& inputs, const std::vector<Axis>& outputs) const {
     return std::make_shared<Graph>(std::make_shared<const Impl>(ovengine::batch_first(*impl_->model, inputs, outputs)));
+}
+std::shared_ptr<Graph> Graph::padded_inside(std::size_t input, std::int64_t axis,
+                                            const std::vector<std::int64_t>& lengths) const {
+    return std::make_shared<Graph>(
+        std::make_shared<const Impl>(ovengine::padded_inside(*impl_->model, input, axis, lengths)));
 }
 
 struct Runtime::Impl {

@@ -1,5 +1,5 @@
-// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp, openvino_graph.* and
-// openvino_requests.* include openvino.
+// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp and what else is named openvino_* include
+// openvino.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +35,9 @@ class Graph {
     std::map<std::size_t, Axis> layout_batch_axes() const;
     std::vector<std::vector<std::int64_t>> symbolic_batch_axes(const std::vector<Axis>& inputs) const;
     std::shared_ptr<Graph> batch_first(const std::vector<Axis>& inputs, const std::vector<Axis>& outputs) const;
+    // See openvino_padding.hpp.
+    std::shared_ptr<Graph> padded_inside(std::size_t input, std::int64_t axis,
+                                         const std::vector<std::int64_t>& lengths) const;
     const Impl& impl() const { return *impl_; }
 
   private:

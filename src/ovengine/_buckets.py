@@ -2,12 +2,12 @@
 
 The caller says which inputs have the sequence axis, and what they are padded with. `prove` runs made-up sequences of
 several lengths, alone and padded: bucketing is refused unless the answers are the same, once what belongs to the
-padding is cut off.
+padding is cut off. `prove_inside` does the same for a model that pads inside, with masks where the padding would show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,35 +117,66 @@ def prove(plan: Bucketing, compiled: Compiled) -> tuple[int, ...]:
     Raises ConfigError: padded sequences get other answers, or no trial tells.
     """
     axes: list[int] = [0] * len(compiled.outputs)
+
+    def check(index: int, alone: Array, padded: Array, length: int, bucket: int) -> None:
+        port = compiled.outputs[index]
+        axis = _sequence_axis(port, alone, padded, length, bucket)
+        axes[index] = max(axes[index], axis)
+        if not _same(alone, np.take(padded, range(length), axis) if axis else padded):
+            raise ConfigError(
+                f"buckets: output {port.name!r} of a sequence of {length} differs when it is padded to {bucket}; the "
+                "model does not ignore the padding"
+            )
+
+    _try(plan, compiled, lambda x, bucket: compiled.run(_padded(plan, x, bucket)), check)
+    return tuple(axes)
+
+
+def prove_inside(plan: Bucketing, compiled: Compiled, padded: Compiled) -> None:
+    """Compare the model with one that pads and masks inside (`Graph.padded_inside`), both in f32.
+
+    Raises ConfigError: the answers differ, or no trial tells.
+    """
+
+    def check(index: int, alone: Array, inside: Array, length: int, bucket: int) -> None:
+        if not _same(alone, inside):
+            raise ConfigError(
+                f"buckets: output {compiled.outputs[index].name!r} of a sequence of {length} differs when it is padded "
+                f"to {bucket}, with the padding masked"
+            )
+
+    _try(plan, compiled, lambda x, _: padded.run(x), check)
+
+
+def _try(
+    plan: Bucketing,
+    compiled: Compiled,
+    run_padded: Callable[[list[Array], int], list[Array]],
+    check: Callable[[int, Array, Array, int, int], None],
+) -> None:
+    """Run made-up sequences alone and padded to a bucket, and `check(output, alone, padded, length, bucket)`."""
     silent = {port.name for port in compiled.outputs}
     failure = ""
     for inputs in _draws(compiled.inputs):
         for length, bucket in _trials(plan.lengths):
             x = [draw(plan.shape(i, _lengths(port), length)) for i, (draw, port) in enumerate(inputs)]
             try:
-                alone, padded = compiled.run(x), compiled.run(_padded(plan, x, bucket))
+                alone, padded = compiled.run(x), run_padded(x, bucket)
             except OvengineError as error:  # numbers that are no valid indices, say
                 failure = str(error)
                 break
             if not all(np.isfinite(y).all() for y in alone if y.dtype.kind == "f"):
                 continue  # nor is this a comparison
             for index, (port, y, z) in enumerate(zip(compiled.outputs, alone, padded, strict=True)):
-                axis = _sequence_axis(port, y, z, length, bucket)
-                axes[index] = max(axes[index], axis)
-                kept = np.take(z, range(length), axis) if axis else z
-                if not _same(y, kept):
-                    raise ConfigError(
-                        f"buckets: output {port.name!r} of a sequence of {length} differs when it is padded to "
-                        f"{bucket}; the model does not ignore the padding"
-                    )
-                if not _same(y[:1], y[1:]):
+                check(index, y, z, length, bucket)
+                rows = np.atleast_1d(y)
+                if not _same(rows[:1], rows[1:]):
                     silent.discard(port.name)
     if silent:
         raise ConfigError(
             f"buckets: output {min(silent)!r} is the same for all sequences that were tried, so nothing shows that "
             f"padding does not change it{f' ({failure})' if failure else ''}"
         )
-    return tuple(axes)
 
 
 def _trials(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -7,12 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ovengine import _buckets, _memory
+from ovengine._compiler import Compiler
 from ovengine._memory import NoRoom
 from ovengine._row_classes import MOST_CLASSES, ClassShapes, Padding, RowClasses
+from ovengine.errors import ConfigError, ModelError
 from ovengine.plan import format_bytes
 
 if TYPE_CHECKING:
-    from ovengine._compiler import Compiler
     from ovengine._core import Graph
     from ovengine._planner import Choices, Planner
     from ovengine.model import Model
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def start_classes(planner: Planner, compiler: Compiler, axis: BatchAxis, choices: Choices, graph: Graph) -> Model:
     """Serve requests of any shape; frequent shapes get models of their own."""
-    padding, expected = _padding(planner, compiler, graph)
+    padding, expected, compiler = _padding(planner, compiler, axis, graph)
     compiler.keep_only([])
     compiler.lanes([None])
     most, limit = _room(compiler, len(expected))
@@ -51,19 +52,51 @@ def _room(compiler: Compiler, expected: int) -> tuple[int, int | None]:
     return (most, each) if each >= one else (0, None)
 
 
-def _padding(planner: Planner, compiler: Compiler, graph: Graph) -> tuple[Padding | None, list[ClassShapes]]:
-    """How sequences are padded, proved, and to what. Raises ConfigError when it would change answers."""
+def _padding(
+    planner: Planner, compiler: Compiler, axis: BatchAxis, graph: Graph
+) -> tuple[Padding | None, list[ClassShapes], Compiler]:
+    """How sequences are padded, proved, and to what; and the compiler of the dynamic model. Raises ConfigError when
+    padding would change answers.
+    """
     if not planner.options.buckets:
-        return None, []
+        return None, [], compiler
     bucketing = _buckets.bucketing(graph, planner.options.buckets)
-    with compiler.in_f32(None) as compiled:
-        cut_axes = _buckets.prove(bucketing, compiled)
+    try:
+        with compiler.in_f32(None) as compiled:
+            cut_axes = _buckets.prove(bucketing, compiled)
+    except ConfigError as shows:
+        return None, [], _padded_inside(planner, compiler, axis, graph, bucketing, shows)
     planner.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded trial sequences got the same answers")
     expected = [
         tuple(bucketing.shape(index, port.shape or (), length) for index, port in enumerate(graph.inputs))
         for length in bucketing.lengths
     ]
-    return Padding(bucketing.lengths, bucketing.axes, bucketing.pads, cut_axes), expected
+    return Padding(bucketing.lengths, bucketing.axes, bucketing.pads, cut_axes), expected, compiler
+
+
+def _padded_inside(
+    planner: Planner,
+    compiler: Compiler,
+    axis: BatchAxis,
+    graph: Graph,
+    bucketing: _buckets.Bucketing,
+    shows: ConfigError,
+) -> Compiler:
+    """Where padding by the binding shows: of the model that pads inside and masks the padding."""
+    padded = [(index, at) for index, at in enumerate(bucketing.axes) if at]
+    if len(padded) != 1:
+        raise shows
+    try:
+        inside = graph.padded_inside(*padded[0], bucketing.lengths)
+    except ModelError as error:
+        raise ConfigError(f"{shows}; nor can it be masked inside the model: {error}") from None
+    found = Compiler(
+        planner.runtime, inside, compiler.devices, planner.options.config, axis, planner.options.memory_limit
+    )
+    with compiler.in_f32(None) as plain, found.in_f32(None) as masked:
+        _buckets.prove_inside(bucketing, plain, masked)
+    planner.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded inside the model, and masked there")
+    return found
 
 
 def _class_model(

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
+from ovengine import _costs
 from ovengine._batch_axis import with_batch
+from ovengine._cache import Cache
 from ovengine._core import Compiled, Graph, Runtime, openvino_version
+from ovengine._costs import CostTable
 from ovengine._memory import Ledger, NoRoom, with_shared_lanes
 from ovengine.config import CORE_PROPERTIES
 from ovengine.errors import ModelError, PropertyError
@@ -58,7 +61,9 @@ class Compiler:
         self._axis = axis
         self._graphs: dict[int, Graph] = {}
         self._compiled: dict[Key, Compiled] = {}
-        self._seconds: dict[int | None, float] = {}
+        # Measured by this load; `table` has what is known from others, too.
+        self._measured: set[int | None] = set()
+        self.table = CostTable(Cache(None), None)
         self.ledger = Ledger(memory_limit, self.constant_bytes)
         # Called before each step that takes long; may raise to end it all.
         self.between_steps: Callable[[], None] = lambda: None
@@ -71,6 +76,22 @@ class Compiler:
         other = Compiler(self._runtime, self._model, self.devices, self._config, axis)
         other._compiled, other.ledger, other.between_steps = self._compiled, self.ledger, self.between_steps
         return other
+
+    def use_kept_costs(self, cache: Cache, cpus: int) -> None:
+        """Take for measured what an earlier load measured, with as many CPUs."""
+        known = None if cache.directory is None else self.identity()
+        if known is not None:
+            plan = self.devices[0]
+            streams = {name: str(plan.properties.get(name)) for name in ("NUM_STREAMS", "INFERENCE_NUM_THREADS")}
+            lanes = [plan.lanes, plan.threads_per_lane, plan.shared]
+            known = {**known, **streams, "lanes": lanes, "cpus": cpus, "costs": _costs.VERSION}
+        self.table = CostTable(cache, known)
+        self.ledger.kept = self.table.bytes
+
+    def keep_costs(self) -> None:
+        """For later loads."""
+        self.table.bytes.update((rows, self.ledger.expected(rows)) for rows in self._measured)
+        self.table.save()
 
     def share_lanes_for_room(self, rows: int | None, sizes: int) -> str | None:
         """Under a memory limit: let all lanes of a device run one compiled model where one for each, at so many batch
@@ -94,15 +115,10 @@ class Compiler:
         """Compiled models per batch size, over all devices."""
         return sum(plan.compiled_copies for plan in self.devices)
 
-    @property
-    def sizes(self) -> list[int]:
-        """Batch sizes that are compiled, on some lane at least; ascending."""
-        return sorted({rows for _, _, rows in self._compiled if rows is not None})
-
     def keep_only(self, sizes: Iterable[int]) -> None:
         """Let go of what is compiled for other batch sizes."""
         kept = set(sizes)
-        for rows in self.sizes:
+        for rows in self.ledger.sizes:
             if rows not in kept:
                 self._forget(rows)
 
@@ -154,23 +170,30 @@ class Compiler:
 
         Lanes share caches and memory: what a batch size is worth shows only when all of them run it.
         """
-        return self._seconds[rows] if rows in self._seconds else self.measure_again(rows)
+        if rows not in self.table.seconds:
+            return self.measure_again(rows)
+        self.ledger.book(rows, self.copies)
+        return self.table.seconds[rows]
 
     def measure_again(self, rows: int | None) -> float:
-        """The same, measured once more: the least of all measurements."""
+        """The same, measured once more: the least of all measurements. What an earlier load measured stands."""
+        seconds = self.table.seconds
+        first_time = rows not in self._measured
+        if first_time and rows in seconds:
+            return seconds[rows]
         self.between_steps()
         lanes = range(min(self.devices[0].lanes, MEASURED_LANES))
-        first_time = rows not in self._seconds
         self.ledger.book(rows, self.copies)  # those of the other lanes follow
         compiled = self._compiled_at([(0, lane, rows) for lane in lanes])
         # What takes long does not vary much: a warm-up and one run of it have to do.
-        min_runs = 1 if self._seconds.get(1, 0.0) * (rows or 1) > LONG_SECONDS else 3
+        min_runs = 1 if seconds.get(1, 0.0) * (rows or 1) > LONG_SECONDS else 3
         # A figure that is asked for again matters: it gets longer.
-        limit = 2 * MEASURE_SECONDS if rows in self._seconds else MEASURE_SECONDS
+        limit = MEASURE_SECONDS if first_time else 2 * MEASURE_SECONDS
         with self._weigh(rows, len(compiled), used=True) if first_time else contextlib.nullcontext():
-            seconds = at_once(lambda one: one.measure(min_runs=min_runs, max_seconds=limit), compiled)
-        self._seconds[rows] = min(sum(seconds) / len(seconds), self._seconds.get(rows, math.inf))
-        return self._seconds[rows]
+            found = at_once(lambda one: one.measure(min_runs=min_runs, max_seconds=limit), compiled)
+        self._measured.add(rows)
+        seconds[rows] = min(sum(found) / len(found), seconds.get(rows, math.inf))
+        return seconds[rows]
 
     @contextlib.contextmanager
     def in_f32(self, rows: int | None) -> Iterator[Compiled]:
@@ -194,7 +217,9 @@ class Compiler:
 
     def precision(self, device: int = 0) -> str:
         """INFERENCE_PRECISION_HINT in effect on a device; `unknown` where it does not say."""
-        compiled = next(c for (d, _, _), c in self._compiled.items() if d == device)
+        rows = 1 if self._axis is not None and self._axis.outputs else None
+        compiled = next((c for (d, _, _), c in self._compiled.items() if d == device), None)
+        compiled = compiled or self.compiled(rows, device)
         try:
             return str(compiled.property(PRECISION))
         except Exception:  # a device may lack the property; the plan then just does not show it

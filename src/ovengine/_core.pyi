@@ -69,6 +69,10 @@ class Graph:
         may lose it: no axis proves nothing."""
     def batch_first(self, inputs: Sequence[int | None], outputs: Sequence[int | None]) -> Graph:
         """A copy with the batch axis of each input and output first, transposed inside where it is another one."""
+    def padded_inside(self, input: int, axis: int, lengths: Sequence[int]) -> Graph:
+        """A copy with the same inputs and outputs that pads this axis to one of `lengths` inside, and masks the padding
+        where it would show. From half of the shortest to the longest; others run at their own length. Raises ModelError
+        at an operator for which it is not known how."""
 
 class Compiled:
     """One compiled model on one device (an `ov::CompiledModel`, or a fake one)."""

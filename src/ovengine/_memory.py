@@ -13,10 +13,10 @@ import ctypes
 import gc
 import os
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ovengine.config import available_memory_bytes
 from ovengine.errors import ConfigError
@@ -106,6 +106,8 @@ class Ledger:
             gc.collect()  # what is let go of while something is weighed would make it lighter
         # Room that is left for models of one row beside those that are booked.
         self.spare = 0
+        # What models of a kind took when they were measured before.
+        self.kept: Mapping[Any, int] = {}
         self.measured: dict[Hashable, int] = {}
         self._constant_bytes = constant_bytes
         self._models: dict[Hashable, int] = {}
@@ -146,18 +148,25 @@ class Ledger:
 
     def expected(self, kind: Hashable) -> int:
         """Bytes of a model: as measured, or after those of other batch sizes."""
-        if kind in self.measured and isinstance(kind, int):  # not less than a smaller batch, which has the same weights
-            return max(held for size, held in self.measured.items() if isinstance(size, int) and size <= kind)
-        if kind in self.measured:
-            return self.measured[kind]
+        # What is measured now may be before the first inference.
+        measured = {**self.kept, **{k: max(held, self.kept.get(k, 0)) for k, held in self.measured.items()}}
+        if kind in measured and isinstance(kind, int):  # not less than a smaller batch, which has the same weights
+            return max(held for size, held in measured.items() if isinstance(size, int) and size <= kind)
+        if kind in measured:
+            return measured[kind]
         if isinstance(kind, tuple):  # the same in another precision
             return self.expected(kind[1])
-        known = sorted((size, held) for size, held in self.measured.items() if isinstance(size, int))
+        known = sorted((size, held) for size, held in measured.items() if isinstance(size, int))
         if not isinstance(kind, int) or not known:
-            return max([self._constant_bytes, *self.measured.values()])
+            return max([self._constant_bytes, *measured.values()])
         below, top = ([known[0], *known])[-2:]
         slope = 0.0 if below == top else max(0.0, (top[1] - below[1]) / (top[0] - below[0]))
         return int(top[1] + slope * max(0, kind - top[0]))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Batch sizes that are booked, ascending."""
+        return sorted(kind for kind in self._models if isinstance(kind, int))
 
     @property
     def held_bytes(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ovengine import _batch_axis, _element_types, _memory, _profiles, _shapes
+from ovengine import _batch_axis, _costs, _element_types, _memory, _profiles, _shapes
 from ovengine._cache import Cache
 from ovengine._class_models import start_classes
 from ovengine._compiler import Compiler, Lanes
@@ -198,6 +198,7 @@ class Planner:
                 self.make_room(compiler, 1, _memory.USUAL_SIZES)
             else:
                 self.make_room(compiler, 1 if axis.mode == "rows" else None, 1)
+            compiler.use_kept_costs(self.cache, self.budget.cpus)
             confirmed = self.confirm_single(compiler, axis)
             if confirmed.batchable:
                 return compiler, confirmed if refused is None else _instead(refused[1], confirmed)
@@ -264,6 +265,7 @@ class Planner:
         """Callers go on giving rows as before."""
         for other in _batch_axis.with_equal_rows(graph, refused):
             along = compiler.along(other)
+            along.use_kept_costs(self.cache, self.budget.cpus)
             confirmed = self._verified(along, other)
             if confirmed.batchable:
                 axis = replace(confirmed, mode="rows", inputs=refused.inputs, outputs=refused.outputs)
@@ -308,12 +310,29 @@ class Planner:
             measure_again=compiler.measure_again if measures else only_single,
             batch_sizes=self.options.batch_sizes,
         )
-        # Sizes are compared with rows in f32, where they are not of that precision.
-        compiler.ledger.spare = self.options.verify != "off" and compiler.precision() != "f32"
+        question = _costs.question(batcher, self.options)
+        if (known := self._kept_plan(compiler, question)) is not None:
+            return known
+        if self.options.memory_limit is not None:
+            # Sizes are compared with rows in f32, where they are not of that precision.
+            compiler.ledger.spare = self.options.verify != "off" and compiler.precision() != "f32"
         try:
-            return self._plan_within_limit(batcher, compiler, context)
+            batch = self._plan_within_limit(batcher, compiler, context)
         except _Unmeasured:
             return None
+        if question is not None and batcher not in self.calls.failed:
+            compiler.table.plans[question] = batch.ladder, batch.why
+        return batch
+
+    def _kept_plan(self, compiler: Compiler, question: str | None) -> BatchPlan | None:
+        """What came of the question at an earlier load, if there is memory for it now."""
+        if question not in compiler.table.plans:
+            return None
+        ladder, why = compiler.table.plans[question]
+        if compiler.copies * sum(map(compiler.ledger.expected, ladder)) > _memory.budget_bytes(None):
+            return None
+        cost_us = {size: compiler.table.seconds[size] * 1e6 for size in ladder}
+        return BatchPlan(ladder, cost_us, self.options.max_queue_delay_us or 0, f"{why} (as measured before)")
 
     def _plan_within_limit(self, batcher: Batcher, compiler: Compiler, context: BatchContext) -> BatchPlan:
         """The batcher's plan with as many sizes as `memory_limit` leaves room for."""
@@ -321,7 +340,7 @@ class Planner:
             try:
                 return self.calls.plan_batches(batcher, context)
             except NoRoom as full:
-                smaller = [size for size in compiler.sizes if full.rows is not None and size < full.rows]
+                smaller = [size for size in compiler.ledger.sizes if full.rows is not None and size < full.rows]
                 most = max(smaller, default=1)
                 if not smaller or most == context.max_batch_size:
                     raise
@@ -341,6 +360,7 @@ class Planner:
             # Zeros may be no input for this model; its cost then stays unknown, and matters little at one size.
             with contextlib.suppress(InferenceError):
                 batch = replace(batch, cost_us={1: compiler.measure(None if as_it_is else 1) * 1e6})
+        compiler.keep_costs()
         policy, native = self.calls.native_policy(choices.policy)
         plan = self.plan(compiler, lanes, axis, batch, choices._replace(policy=policy))
         if not isinstance(native, str):
@@ -374,10 +394,12 @@ class Planner:
             compiler.between_steps = preparation.check
             made, final_axis, final = self.plan_batches(choices.batcher, compiler, graph, axis, batch, proven)
             lanes = made.lanes(final.ladder)
+            made.keep_costs()
             running = reference()
             if running is not None:
                 plan = self.plan(made, lanes, final_axis, final, choices)
                 running._grow(draft, plan, lanes)
+                running._table = made.table
 
         preparation.start(work, self.turn)
         return model

@@ -35,6 +35,8 @@ class PluginCalls:
     def __init__(self, plugins: Plugins, runtime: Runtime) -> None:
         self._plugins = plugins
         self._runtime = runtime
+        # Batchers that `none` stands in for.
+        self.failed: list[Batcher] = []
 
     # -- model loaders ------------------------------------------------------------------------------------------------
 
@@ -106,6 +108,7 @@ class PluginCalls:
             raise  # of the caller's making
         except Exception as error:  # whatever a plugin may raise or return
             self._plugins.report_failure(batcher, error, "batching is off for this model")
+            self.failed.append(batcher)
             none: Batcher = self._plugins.get("batcher", "none")
             return replace(none.plan(context), why=f"batcher {batcher.name!r} failed")
 

@@ -157,7 +157,10 @@ class Engine:
                 for a dynamic dimension, `"1..64"` for one with bounds; or a whole shape as OpenVINO's PartialShape
                 spells it, `"[?,3,1..64]"`.
             buckets: lengths that sequences are padded to, by input: a `Buckets`, or its lengths alone (pad 0, axis 1).
-                Refused with ConfigError unless padded sequences get the same answers.
+                Where one input of a model would see its padding, as an image that is averaged over, padding is put on
+                inside the model and masked; such requests run alone, from half of the shortest length to the longest
+                at one of few shapes, others at their own. Refused with ConfigError unless padded sequences get the
+                same answers.
             profile: settings that `tune` found for this model on this machine, or the file that they are in; other
                 arguments given here win over them. None takes what `tune` left in the cache, if that fits and no batch
                 sizes or delay are given here; "off" takes none.

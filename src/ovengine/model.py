@@ -24,6 +24,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from ovengine._core import Compiled, CpuBudget, Future, Inputs, NativeModel, Result
+from ovengine._costs import CostTable
 from ovengine._limits import UNCHANGED, Unchanged, changed_limits
 from ovengine._preparation import Preparation
 from ovengine.errors import ConfigError, EngineClosed, QueueFull
@@ -99,6 +100,7 @@ class Model(NativeModel):
     _preparation: Preparation
     _limits_lock: threading.Lock  # of the plan and the core's limits together
     _on_close: Callable[[Model], None] | None = None
+    _table: CostTable | None = None
 
     @classmethod
     def start(
@@ -321,6 +323,9 @@ class Model(NativeModel):
         """
         self._preparation.stop(EngineClosed(f"model {self.name!r} was closed before all batch sizes were ready"))
         served = super().close(timeout)
+        table, self._table = self._table, None
+        if table is not None:
+            table.compare(self.costs())
         notify, self._on_close = self._on_close, None
         if notify is not None:
             notify(self)

@@ -172,7 +172,7 @@ cdef class NativeModel:
             raise
         return 0
 
-    cdef Future _submit(self, object inputs, Terms& terms, bint share_inputs, bint may_wait):
+    cdef Future _submit(self, object inputs, Terms& terms, bint share_inputs, bint may_wait, object group=None):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
@@ -182,18 +182,20 @@ cdef class NativeModel:
         cdef cnp.ndarray array
         cdef Future future
         cdef NativeModel child
+        cdef Terms own
         cdef int64_t length
         if not _is_plain(inputs, self._only_input, self._max_batch_size, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            # A group is one core's: its requests stay together here.
-            if self._classes is not None and terms.group.get() == NULL:
+            # The latest of a group is the latest of whatever shape.
+            if self._classes is not None and not terms.latest_only:
                 child = self._class_of(arrays)
                 if child is not None:
                     length = self._classes.length
                     try:
-                        future = child._submit(self._fitted(arrays), terms, share_inputs, may_wait)
+                        own = _terms_of(child, terms, group)
+                        future = child._submit(self._fitted(arrays), own, share_inputs, may_wait)
                     except (errors.EngineClosed, errors.InputError):
-                        terms.key = 0  # it made room for another class, or takes less than the dynamic model
+                        pass  # it made room for another class, or takes less than the dynamic model
                     else:
                         if length >= 0:
                             future._buckets = self._classes.buckets
@@ -256,46 +258,47 @@ cdef class NativeModel:
         cdef Terms terms
         if priority is not None or deadline is not None or group is not None or latest_only:
             _read_terms(self, terms, priority, deadline, group, latest_only)
-        return self._submit(inputs, terms, share_inputs, True)
+        return self._submit(inputs, terms, share_inputs, True, group)
 
     def ainfer(self, inputs, *, bint share_inputs=False, priority=None, deadline=None, group=None,
                bint latest_only=False):
         cdef Terms terms
         if priority is not None or deadline is not None or group is not None or latest_only:
             _read_terms(self, terms, priority, deadline, group, latest_only)
-        return self._submit(inputs, terms, share_inputs, False)
+        return self._submit(inputs, terms, share_inputs, False, group)
 
     def infer(self, inputs, *, timeout=None, priority=None, deadline=None, group=None):
         cdef Terms terms
         if priority is not None or deadline is not None or group is not None:
             _read_terms(self, terms, priority, deadline, group, False)
-        return self._infer(inputs, terms, timeout)
+        return self._infer(inputs, terms, timeout, group)
 
     def __call__(self, inputs):
         cdef Terms terms
         return self._infer(inputs, terms, None)
 
-    cdef Result _infer(self, object inputs, Terms& terms, object timeout):
+    cdef Result _infer(self, object inputs, Terms& terms, object timeout, object group=None):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
         cdef list arrays = None
         cdef int lane
         cdef NativeModel child
+        cdef Terms own
         cdef Result result
         cdef int64_t length
         cdef Deadline deadline = _deadline(timeout)
         if not _is_plain(inputs, self._only_input, self._max_batch_size, &rows, &single):
             arrays = self._prepare(inputs, &rows, &single)
-            # A group is one core's: its requests stay together here.
-            if self._classes is not None and terms.group.get() == NULL:
+            if self._classes is not None:
                 child = self._class_of(arrays)
                 if child is not None:
                     length = self._classes.length
                     try:
-                        result = child._infer(self._fitted(arrays), terms, timeout)
+                        own = _terms_of(child, terms, group)
+                        result = child._infer(self._fitted(arrays), own, timeout)
                     except (errors.EngineClosed, errors.InputError):
-                        terms.key = 0
+                        pass
                     else:
                         if length >= 0:
                             result._buckets = self._classes.buckets
@@ -355,7 +358,7 @@ cdef class NativeModel:
             _read_terms(self, terms, priority, deadline, group, False)
         arrays = self._prepare(inputs, &rows, &single)
         if self._mode == WHOLE or self._classes is not None:
-            return self._infer(inputs, terms, timeout)
+            return self._infer(inputs, terms, timeout, group)
         return self._run_job(arrays, rows, single, terms, _deadline(timeout), timeout)
 
     cdef Result _run_job(self, list arrays, uint32_t rows, bint single, const Terms& terms, Deadline deadline,

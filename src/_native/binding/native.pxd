@@ -69,6 +69,7 @@ cdef extern from "openvino_executor.hpp" namespace "ovengine" nogil:
         vector[vector[int64_t]] symbolic_batch_axes(const vector[optional[int64_t]]& inputs) except +
         shared_ptr[NativeGraph] batch_first(const vector[optional[int64_t]]& inputs,
                                             const vector[optional[int64_t]]& outputs) except +
+        shared_ptr[NativeGraph] padded_inside(size_t input, int64_t axis, const vector[int64_t]& lengths) except +
 
     cdef cppclass NativeRuntime "ovengine::Runtime":
         NativeRuntime() except +

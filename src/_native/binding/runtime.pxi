@@ -131,6 +131,15 @@ cdef class Graph:
             raise errors.ModelError(f"the batch axis cannot be moved to the front: {_reason(error)}") from None
         return _graph(changed, self._owner)
 
+    def padded_inside(self, size_t input, int64_t axis, lengths):
+        cdef vector[int64_t] native_lengths = lengths
+        try:
+            with nogil:
+                changed = self.native.get().padded_inside(input, axis, native_lengths)
+        except RuntimeError as error:
+            raise errors.ModelError(f"padding would show: {_reason(error)}") from None
+        return _graph(changed, self._owner)
+
 
 cdef vector[optional[int64_t]] _axes(object axes) except *:
     cdef vector[optional[int64_t]] result

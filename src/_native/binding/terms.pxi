@@ -31,6 +31,14 @@ cdef int _read_terms(NativeModel model, Terms& terms, object priority, object de
     return 0
 
 
+cdef Terms _terms_of(NativeModel child, const Terms& terms, object group) except *:
+    """The same for a row class, which has groups of its own."""
+    cdef Terms own = terms
+    if group is not None:
+        own.group = (<_Group>_group_of(child, group)).native
+    return own
+
+
 cdef _Group _group_of(NativeModel model, object key):
     cdef _Group group
     try:
