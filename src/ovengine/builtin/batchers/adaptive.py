@@ -18,8 +18,9 @@ BATCH_SECONDS = 60e-6
 STEP = 0.03
 # Times per row this close count as equal: measurements of one size differ as much.
 CLOSE = 0.05
-# Sizes above 1 must save this share of the time per row, or rows wait for each other in vain.
-WORTH_BATCHING = 0.10
+# Sizes above 1 must save this share of the time per row, or rows wait for each other in vain. It is more than
+# measurements are in error by: a model that gains nothing must not batch after some loads and not after others.
+WORTH_BATCHING = 0.15
 # For throughput a batch may take this long; the hint latency asks for less by itself.
 LONGEST_BATCH_SECONDS = 10e-3
 # A size below the top must cost this share less than the next one, or a partial batch may as well run there.
