@@ -25,6 +25,7 @@ import numpy as np
 import ovengine
 from ovengine.testing import fake_model, mlp
 ROW = np.zeros(4, np.float32)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what runs in its background
 
 async def started(loop):
     loop.held = [model.ainfer(ROW) for _ in range(10)]
