@@ -40,6 +40,8 @@ class CostTable {
             }
             // Full runs first, so that only the last one is padded.
             std::sort(steps_[rows].begin(), steps_[rows].end(), std::greater<>());
+            const std::size_t whole = covering(rows);
+            if (kWorthCutting * cost_us_[whole] < best[rows]) steps_[rows] = {whole};
         }
     }
 
@@ -48,6 +50,11 @@ class CostTable {
 
     // Indices into sizes(), in the order to run them, for `rows` rows (1 to capacity()).
     const std::vector<std::size_t>& steps(std::uint32_t rows) const noexcept { return steps_[rows]; }
+
+    // Index of the smallest size that holds `rows` rows (1 to capacity()).
+    std::size_t covering(std::uint32_t rows) const noexcept {
+        return static_cast<std::size_t>(std::lower_bound(sizes_.begin(), sizes_.end(), rows) - sizes_.begin());
+    }
 
     // Time that `rows` rows (1 to capacity()) take, microseconds.
     double run_us(std::uint32_t rows) const noexcept {
@@ -61,6 +68,10 @@ class CostTable {
     double cost_us(std::size_t index) const noexcept { return cost_us_[index]; }
 
   private:
+    // Several runs must take no more than this share of one run's time: measurements are not more exact than that, and
+    // each run has a cost of its own beside the inference.
+    static constexpr double kWorthCutting = 0.95;
+
     std::vector<std::uint32_t> sizes_;
     std::vector<double> cost_us_;
     std::vector<std::vector<std::size_t>> steps_;

@@ -41,7 +41,7 @@ class Ladder {
         const std::uint32_t runs = seen.runs.load(std::memory_order_relaxed);
         const double us = static_cast<double>(ns) / 1e3;
         const double mean = seen.us.load(std::memory_order_relaxed);
-        seen.us.store(runs == 0 ? us : mean + (us - mean) * kWeight, std::memory_order_relaxed);
+        seen.us.store(mean + (us - mean) * std::max(kWeight, 1.0 / (runs + 1)), std::memory_order_relaxed);
         seen.runs.store(std::min(runs + 1, kEnoughRuns), std::memory_order_relaxed);
     }
 
@@ -70,7 +70,7 @@ class Ladder {
   private:
     static constexpr double kWakeUs = 30.0;           // about what it takes to wake a thread
     static constexpr double kWeight = 1.0 / 16;       // of a new observation
-    static constexpr std::uint32_t kEnoughRuns = 32;  // before an observed mean counts
+    static constexpr std::uint32_t kEnoughRuns = 16;  // before an observed mean counts
     static constexpr double kChange = 0.15;           // less than this is no news
 
     struct alignas(platform::kNoSharing) Observed {

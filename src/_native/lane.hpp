@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -87,6 +88,9 @@ class Lane {
 
   private:
     static constexpr std::size_t kBindBytes = std::size_t{64} << 10;
+    // One in so many batches that the table cuts is run whole, if that takes less than this many times as long.
+    static constexpr std::uint32_t kTryWhole = 32;
+    static constexpr double kMayBeAsGood = 2;
     static constexpr double kPaceWeight = 1.0 / 16;  // of the last batch
     static constexpr double kMostPace = 4;           // a lane that stood still for once says little of the next batch
     // Bindings that are not a slot's: single rows and chunks in the lane's scratch, parts of a slot, callers' memory.
@@ -120,23 +124,22 @@ class Lane {
         OVENGINE_FAILPOINT("Lane::run, published");
         set_current(&batch, work.rows);
         const std::int64_t start_ns = now_ns();
+        std::int64_t end_ns = start_ns;
         std::uint32_t wanted = 0;
         for (std::uint32_t row = 0; row < work.rows; ++row) wanted += batch.state(row) == RowState::live;
         if (wanted > 0) {
             busy_until_ns_.store(start_ns + static_cast<std::int64_t>(table().run_us(work.rows) * 1e3),
                                  std::memory_order_relaxed);
             if (foreign != nullptr)
-                run_foreign(work, batch);
+                end_ns = run_foreign(work, batch, start_ns);
             else if (slot->capacity < table().capacity())
-                run_outgrown(*slot, batch, work.rows);
+                end_ns = run_outgrown(*slot, batch, work.rows);
             else
-                run_steps(*slot, batch, work.rows);
+                end_ns = run_steps(*slot, batch, work.rows, start_ns);
         }
-        const std::int64_t end_ns = now_ns(), free_ns = std::exchange(ended_ns_, end_ns);
+        const std::int64_t free_ns = std::exchange(ended_ns_, end_ns);
         if (wanted > 0 && work.reason == LaneStats::full)
             keep_pace(work.rows, end_ns - std::max(free_ns, batch.opened_ns()));
-        if (const auto& steps = table().steps(work.rows); steps.size() == 1 && wanted > 0)
-            rungs_.ladder().observe(index_, steps.front(), end_ns - start_ns);
         dispatcher_.give_back(slot);
         if (foreign != nullptr) dispatcher_.give_back_gathered(work);
         // Before anybody is told: from here on close_current() leaves the rows as they are.
@@ -236,9 +239,10 @@ class Lane {
         return target;
     }
 
-    void run_steps(Slot& slot, Batch& batch, std::uint32_t rows) {
+    // From `start_ns` to the end, which is returned.
+    std::int64_t run_steps(Slot& slot, Batch& batch, std::uint32_t rows, std::int64_t start_ns) {
         std::uint32_t first = 0;
-        for (const std::size_t step : table().steps(rows)) {
+        for (const std::size_t step : steps(rows)) {
             const std::uint32_t size = table().sizes()[step];
             const std::uint32_t count = std::min(size, rows - first);
             for (std::size_t port = 0; port < layout_.inputs.size() && count < size; ++port) {
@@ -254,25 +258,43 @@ class Lane {
                 rerun_singly(slot.inputs.ports(), batch, first, count, size, error.what());
             }
             first += count;
+            const std::int64_t end_ns = now_ns();
+            rungs_.ladder().observe(index_, step, end_ns - start_ns);
+            start_ns = end_ns;
         }
+        return start_ns;
     }
 
-    void run_foreign(Work& work, Batch& batch) {
+    // How the table cuts so many rows; now and then in one piece all the same, where that may be as good: the time of a
+    // size that is never run would never be known better.
+    std::span<const std::size_t> steps(std::uint32_t rows) noexcept {
+        const std::vector<std::size_t>& cut = table().steps(rows);
+        if (cut.size() == 1 || ++cut_batches_ % kTryWhole != 0) return cut;
+        whole_ = table().covering(rows);
+        return table().cost_us(whole_) < kMayBeAsGood * table().run_us(rows) ? std::span(&whole_, 1) : std::span(cut);
+    }
+
+    std::int64_t run_foreign(Work& work, Batch& batch, std::int64_t start_ns) {
         std::byte* const* inputs = work.gathered.front().request->sources().data();
+        const std::size_t step = table().steps(work.rows).front();
         try {
-            infer(table().steps(work.rows).front(), kForeign, inputs, batch, 0, work.rows);
+            infer(step, kForeign, inputs, batch, 0, work.rows);
         } catch (const std::exception& error) {
             rerun_singly(inputs, batch, 0, work.rows, work.rows, error.what());
         }
+        const std::int64_t end_ns = now_ns();
+        rungs_.ladder().observe(index_, step, end_ns - start_ns);
+        return end_ns;
     }
 
     // A slot from before the ladder grew has no room for the padding that the new one may want.
-    void run_outgrown(Slot& slot, Batch& batch, std::uint32_t rows) {
+    std::int64_t run_outgrown(Slot& slot, Batch& batch, std::uint32_t rows) {
         try {
             infer_alone(slot.inputs.ports(), batch.outputs(), 0, rows);
         } catch (const std::exception& error) {
             rerun_singly(slot.inputs.ports(), batch, 0, rows, rows, error.what());
         }
+        return now_ns();
     }
 
     void infer(std::size_t step, std::uint32_t binding, std::byte* const* inputs, Batch& batch, std::uint32_t first,
@@ -427,6 +449,8 @@ class Lane {
     Batch* current_ = nullptr;
     std::uint32_t current_rows_ = 0;
     std::int64_t ended_ns_ = 0;
+    std::uint32_t cut_batches_ = 0;
+    std::size_t whole_ = 0;  // what steps() returns a view of
     LaneStats stats_;
     std::atomic<std::int64_t> busy_until_ns_{0};
     std::atomic<double> pace_{1};

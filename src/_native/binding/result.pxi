@@ -12,7 +12,7 @@ cdef class Result:
     cdef Ticket _ticket  # the references to the batch or job are this object's
     cdef uint32_t _rows
     cdef bint _single
-    cdef list _arrays    # copies made so far, per output
+    cdef object _arrays  # copies made so far: the array of an only output, otherwise a list by output
     cdef _Buckets _buckets  # of a sequence that was padded: `_length` is its own
     cdef int64_t _length
 
@@ -28,18 +28,24 @@ cdef class Result:
 
     cdef cnp.ndarray _get(self, Py_ssize_t index):
         cdef cnp.ndarray array
-        if self._arrays is not None and self._arrays[index] is not None:
-            return <cnp.ndarray>self._arrays[index]
+        cdef Py_ssize_t outputs = len(self._model._outputs)
+        if self._arrays is not None:
+            known = self._arrays if outputs == 1 else (<list>self._arrays)[index]
+            if known is not None:
+                return <cnp.ndarray>known
         array = self._make(index)
         if self._buckets is not None:
             array = self._buckets.cut(array, index, self._length)
         # Views are not kept: they hold this object, and must not be held by it.
-        if cnp.PyArray_BASE(array) == NULL:
+        if cnp.PyArray_BASE(array) != NULL:
+            return array
+        if outputs == 1:
+            self._arrays = array
+            self._model.core.get().release(self._ticket)
+        else:
             if self._arrays is None:
-                self._arrays = [None] * len(self._model._outputs)
-            self._arrays[index] = array
-            if len(self._arrays) == 1:
-                self._model.core.get().release(self._ticket)
+                self._arrays = [None] * outputs
+            (<list>self._arrays)[index] = array
         return array
 
     cdef cnp.ndarray _make(self, Py_ssize_t index):
@@ -89,7 +95,7 @@ cdef class Result:
         return array
 
     def __getitem__(self, key):
-        if isinstance(key, (int, np.integer)):
+        if isinstance(key, int) or isinstance(key, np.integer):
             index = key
             if 0 <= index < len(self._model._outputs):
                 return self._get(index)

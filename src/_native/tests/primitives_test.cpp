@@ -356,7 +356,11 @@ TEST("a cost table finds the cheapest steps, and padding stays inside the slot")
                 cost += costs[step];
             }
             CHECK(covered >= rows && covered <= capacity);
-            CHECK_EQ(cost, best(0));
+            // One run is preferred to several that are hardly faster.
+            if (table.steps(rows).size() == 1)
+                CHECK(0.95 * cost <= best(0));
+            else
+                CHECK(cost == best(0) && cost <= 0.95 * costs[table.covering(rows)]);
         }
     }
 }
