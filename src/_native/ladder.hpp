@@ -18,6 +18,8 @@ namespace ovengine {
 // Immutable, but for what the lanes observe: from that a better one is made, which takes its place.
 class Ladder {
   public:
+    static constexpr std::uint32_t kEnoughRuns = 16;  // of a size on a lane, before their mean counts
+
     Ladder(CostTable costs, std::size_t lanes)
         : costs_(std::move(costs)), chunks_(costs_, static_cast<std::uint32_t>(lanes)) {
         for (std::size_t lane = 0; lane < lanes; ++lane)
@@ -70,7 +72,6 @@ class Ladder {
   private:
     static constexpr double kWakeUs = 30.0;           // about what it takes to wake a thread
     static constexpr double kWeight = 1.0 / 16;       // of a new observation
-    static constexpr std::uint32_t kEnoughRuns = 16;  // before an observed mean counts
     static constexpr double kChange = 0.15;           // less than this is no news
 
     struct alignas(platform::kNoSharing) Observed {

@@ -88,8 +88,9 @@ class Lane {
 
   private:
     static constexpr std::size_t kBindBytes = std::size_t{64} << 10;
-    // One in so many batches that the table cuts is run whole, if that takes less than this many times as long.
-    static constexpr std::uint32_t kTryWhole = 32;
+    // Of batches that the table cuts every second one is run whole, until that was done often enough to know what it
+    // costs; then one in so many. But none if it would take more than this many times as long.
+    static constexpr std::uint32_t kFirstTries = 2 * Ladder::kEnoughRuns, kTryWhole = 64;
     static constexpr double kMayBeAsGood = 2;
     static constexpr double kPaceWeight = 1.0 / 16;  // of the last batch
     static constexpr double kMostPace = 4;           // a lane that stood still for once says little of the next batch
@@ -102,6 +103,7 @@ class Lane {
         if (next_->ladder().capacity() > rungs_.ladder().capacity()) {
             scratch_inputs_.reset();
             scratch_outputs_.reset();
+            cut_batches_ = 0;
         }
         next_->succeed(rungs_);
         rungs_ = *std::exchange(next_, std::nullopt);
@@ -269,7 +271,9 @@ class Lane {
     // size that is never run would never be known better.
     std::span<const std::size_t> steps(std::uint32_t rows) noexcept {
         const std::vector<std::size_t>& cut = table().steps(rows);
-        if (cut.size() == 1 || ++cut_batches_ % kTryWhole != 0) return cut;
+        if (cut.size() == 1) return cut;
+        const std::uint32_t every = cut_batches_ < kFirstTries ? 2 : kTryWhole;
+        if (++cut_batches_ % every != 0) return cut;
         whole_ = table().covering(rows);
         return table().cost_us(whole_) < kMayBeAsGood * table().run_us(rows) ? std::span(&whole_, 1) : std::span(cut);
     }

@@ -64,8 +64,8 @@ inline std::vector<ShapedOutput> run_shaped(const CompiledModel& model, const st
     return model.make_executor()->infer_shaped(inputs);
 }
 
-// Least seconds of one infer() on zeroed inputs: after one warm-up, at least `min_runs` and as many as fit. The least,
-// because whatever else the machine does can only add to it.
+// Seconds of one infer() on zeroed inputs: after one warm-up, at least `min_runs` and as many as fit; the least mean of
+// a stretch of them, because whatever else the machine does can only add to it.
 inline double measure(const CompiledModel& model, int min_runs, double max_seconds) {
     std::vector<std::size_t> in, out;
     for (const auto& port : model.inputs()) in.push_back(port_bytes(port));
@@ -73,13 +73,20 @@ inline double measure(const CompiledModel& model, int min_runs, double max_secon
     const Slab inputs(in, 1), outputs(out, 1);
     const auto executor = model.make_executor();
     executor->infer(0, inputs.ports(), outputs.ports());
+    const auto seconds = [](platform::Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+    // Of runs that are as long together, whatever the batch size: short ones would slip more often between the moments
+    // at which something else has the CPU, and look cheaper than they are.
+    constexpr double kStretchSeconds = 5e-3;
     double least = std::numeric_limits<double>::infinity();
     const auto begin = platform::Clock::now();
     auto last = begin;
-    for (int run = 0; run < min_runs || std::chrono::duration<double>(last - begin).count() < max_seconds; ++run) {
+    for (int runs = 0, in_stretch = 1; runs < min_runs || seconds(last - begin) < max_seconds; ++in_stretch) {
         executor->infer(0, inputs.ports(), outputs.ports());
         const auto now = platform::Clock::now();
-        least = std::min(least, std::chrono::duration<double>(now - last).count());
+        if (seconds(now - last) < kStretchSeconds) continue;
+        least = std::min(least, seconds(now - last) / in_stretch);
+        runs += in_stretch;
+        in_stretch = 0;
         last = now;
     }
     return least;

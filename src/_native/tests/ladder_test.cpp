@@ -157,7 +157,7 @@ TEST("a size that is not run because it was measured badly is found out to be go
     };
     run();
     CHECK_EQ(model.device->calls().size(), 4u);
-    for (int i = 0; i < 600; ++i) run();
+    for (int i = 0; i < 40; ++i) run();
     model->refine();
     const std::size_t before = model.device->calls().size();
     run();
