@@ -10,8 +10,9 @@
 
 namespace ovengine {
 
-// Counts the rows that wait, by priority and by when they are due. Any thread, without locks; what is told is an
-// estimate: ageing, keys and weights are left out of it, and so are requests that come later and go first.
+// Counts the rows that wait, by priority and by when they are due, and learns from what became of them. Any thread,
+// without locks; what is told is an estimate: ageing, keys and weights are left out of it, and so are requests that come
+// later and go first.
 class Forecast {
   public:
     // A request is due at its deadline, but no later than this after its arrival: so long it may be overtaken by
@@ -62,7 +63,20 @@ class Forecast {
         return priority >= kDefaultPriority ? same + uncounted : same;
     }
 
+    // Of the time that a request will wait by the estimate, the share to be kept in reserve, so that no more than
+    // kLateShare of those that were taken for punctual are late in the end: machines differ in how steady they are, and
+    // are not always as steady as they were. Tracks that quantile of the error (Robbins and Monro, 1951).
+    double reserve() const noexcept { return reserve_.load(std::memory_order_relaxed); }
+    // What became of requests with a deadline. relaxed: an update that another one overwrites is of no account.
+    void learn(std::size_t in_time, std::size_t late) noexcept {
+        const double share = kLateShare * static_cast<double>(in_time + late);
+        const double next = reserve() + kReserveStep * (static_cast<double>(late) - share);
+        reserve_.store(std::clamp(next, kLeastReserve, kMostReserve), std::memory_order_relaxed);
+    }
+
   private:
+    static constexpr double kLateShare = 1.0 / 400;
+    static constexpr double kReserveStep = 1.0 / 256, kLeastReserve = 1.0 / 32, kMostReserve = 0.5;
     static constexpr std::size_t kBuckets = 256;
     static constexpr std::int64_t kBucketNs = std::int64_t{1} << 23;
     static_assert(kBuckets * kBucketNs > 2 * kPatienceNs, "what is overdue must not count as not due yet for long");
@@ -72,6 +86,7 @@ class Forecast {
     std::array<std::atomic<std::uint32_t>, kPriorities> rows_{};
     std::array<std::array<std::atomic<std::uint32_t>, kBuckets>, kPriorities> due_{};
     std::atomic<std::uint32_t> groups_{0};
+    std::atomic<double> reserve_{0.25};
 };
 
 }  // namespace ovengine

@@ -115,7 +115,10 @@ class Lane {
         Slot* slot = work.slot;
         Batch& batch = *slot->batch;
         const Request* const foreign = foreign_memory(work);
+        deadlines_ns_.clear();
         for (const auto& [request, row] : work.gathered) {
+            if (request->terms().deadline_ns != Terms::kNoDeadline)
+                deadlines_ns_.push_back(request->terms().deadline_ns);
             if (request != foreign) copy_in(*request, *slot, row);
             request->assign(&batch, row);
             slot->word.publish(request->rows());
@@ -140,6 +143,11 @@ class Lane {
                 end_ns = run_steps(*slot, batch, work.rows, start_ns);
         }
         const std::int64_t free_ns = std::exchange(ended_ns_, end_ns);
+        if (!deadlines_ns_.empty()) {
+            const auto late = static_cast<std::size_t>(
+                std::ranges::count_if(deadlines_ns_, [end_ns](std::int64_t deadline) { return deadline < end_ns; }));
+            dispatcher_.queue().learn(deadlines_ns_.size() - late, late);
+        }
         if (wanted > 0 && work.reason == LaneStats::full)
             keep_pace(work.rows, end_ns - std::max(free_ns, batch.opened_ns()));
         dispatcher_.give_back(slot);
@@ -448,6 +456,7 @@ class Lane {
     std::atomic<bool> has_next_{false};
     std::optional<Slab> scratch_inputs_, scratch_outputs_;
     std::vector<std::byte*> input_pointers_, output_pointers_;
+    std::vector<std::int64_t> deadlines_ns_;  // of the batch
     std::mutex current_mutex_;  // of the lane's owner and close(): free but for that
     Job* current_job_ = nullptr;
     Batch* current_ = nullptr;

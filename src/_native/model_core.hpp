@@ -374,7 +374,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         double us = turns * parallel * lanes_.pace() * known->costs().run_us(full);
         // Under load its batch will be full, and one more and a part of the whole are for all that may be different by
         // then: of those who are admitted at the very limit half would be late.
-        us += full_batches > 0 ? us / 16 + 2 * known->costs().run_us(full) : known->costs().run_us(last);
+        us += full_batches > 0 ? us * queue_.reserve() + 2 * known->costs().run_us(full) : known->costs().run_us(last);
         return lanes_.free_ns(now) + static_cast<std::int64_t>(us * 1e3);
     }
 

@@ -96,6 +96,10 @@ class Queue {
         return forecast_.rows_ahead(terms, rows, uncounted, now);
     }
 
+    // See Forecast.
+    double reserve() const noexcept { return forecast_.reserve(); }
+    void learn(std::size_t in_time, std::size_t late) noexcept { forecast_.learn(in_time, late); }
+
     // Requests that were given up while they waited, by why.
     std::uint64_t cancelled() const noexcept { return cancelled_.load(); }
     std::uint64_t expired() const noexcept { return expired_.load(); }
@@ -238,7 +242,10 @@ class Queue {
              first = backlog_.first_deadline()) {
             // Counted before it is told. Taken by a lane it is not: that is under the lock, and out of the backlog.
             expired_.add(1);
-            if (!first->expire()) expired_.add(UINT64_MAX);  // less one: it was given up before
+            if (first->expire())
+                learn(0, 1);
+            else
+                expired_.add(UINT64_MAX);  // less one: it was given up before
             give_up(first);
             any = true;
         }

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <random>
 #include <tuple>
 #include <vector>
 
@@ -377,4 +378,31 @@ TEST("a flood of one group is not ahead of another group's requests") {
     const Terms terms{.deadline_ns = now + 100 * kMs, .group = quiet};
     CHECK(forecast.rows_ahead(terms, 1, 0, now) <= 2);
     CHECK_EQ(forecast.rows_ahead({.deadline_ns = now + 100 * kMs, .group = flood}, 1, 0, now), 1000u);
+}
+
+TEST("what is kept in reserve lets few be late, however far estimates are off") {
+    std::mt19937_64 random(5);
+    for (const double error : {0.02, 0.05, 0.07}) {  // on average, of the estimate
+        std::exponential_distribution<double> off(1 / error);
+        Forecast forecast;
+        std::size_t late = 0;
+        constexpr std::size_t kLearning = 100'000, kThen = 200'000;
+        for (std::size_t i = 0; i < kLearning + kThen; ++i) {
+            const bool is_late = off(random) > forecast.reserve();
+            forecast.learn(is_late ? 0 : 1, is_late ? 1 : 0);
+            if (i >= kLearning) late += is_late;
+        }
+        CHECK(late > kThen / 1000 && late < kThen / 200);
+    }
+}
+
+TEST("what is kept in reserve has limits") {
+    Forecast forecast;
+    const double first = forecast.reserve();
+    forecast.learn(0, 1);
+    CHECK(forecast.reserve() > first);
+    forecast.learn(0, 1'000'000);
+    CHECK(forecast.reserve() <= 0.5);
+    forecast.learn(100'000'000, 0);
+    CHECK(forecast.reserve() > 0 && forecast.reserve() < 0.05);
 }

@@ -380,3 +380,23 @@ TEST("a job that waits with terms is closed like the others") {
     busy.model.device->release();
     closer.join();
 }
+
+TEST("requests that were late make those that come after them be refused sooner") {
+    // Takes five times as long as it is said to.
+    Model model({.ladder = {1}, .cost_us = {1000}, .behavior = {.service_time_us = 5000}});
+    const auto admitted = [&] {
+        std::vector<Ticket> tickets;
+        for (Ticket ticket; model->begin(1, ticket, {.deadline_ns = now_ns() + 40'000'000}) == Admission::ok;) {
+            model.write(ticket, 1);
+            CHECK(model->publish(ticket) == Admission::ok);
+            tickets.push_back(ticket);
+        }
+        std::size_t in_time = 0;
+        for (Ticket& ticket : tickets) in_time += model.finish(ticket, 1) == Outcome::ok;
+        return std::pair(tickets.size(), in_time);
+    };
+    const auto first = admitted();
+    CHECK(first.second < first.first);  // some expired
+    for (int i = 0; i < 5; ++i) admitted();
+    CHECK(admitted().first < first.first);
+}
