@@ -11,8 +11,8 @@
 namespace ovengine {
 
 // Counts the rows that wait, by priority and by when they are due, and learns from what became of them. Any thread,
-// without locks; what is told is an estimate: ageing, keys and weights are left out of it, and so are requests that come
-// later and go first.
+// without locks; what is told is an estimate: ageing, keys and weights are left out of it, and so are requests that
+// come later and go first.
 class Forecast {
   public:
     // A request is due at its deadline, but no later than this after its arrival: so long it may be overtaken by

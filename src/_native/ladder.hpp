@@ -70,9 +70,9 @@ class Ladder {
     }
 
   private:
-    static constexpr double kWakeUs = 30.0;           // about what it takes to wake a thread
-    static constexpr double kWeight = 1.0 / 16;       // of a new observation
-    static constexpr double kChange = 0.15;           // less than this is no news
+    static constexpr double kWakeUs = 30.0;      // about what it takes to wake a thread
+    static constexpr double kWeight = 1.0 / 16;  // of a new observation
+    static constexpr double kChange = 0.15;      // less than this is no news
 
     struct alignas(platform::kNoSharing) Observed {
         std::atomic<double> us{0};  // exponentially weighted mean

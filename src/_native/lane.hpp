@@ -457,7 +457,7 @@ class Lane {
     std::optional<Slab> scratch_inputs_, scratch_outputs_;
     std::vector<std::byte*> input_pointers_, output_pointers_;
     std::vector<std::int64_t> deadlines_ns_;  // of the batch
-    std::mutex current_mutex_;  // of the lane's owner and close(): free but for that
+    std::mutex current_mutex_;                // of the lane's owner and close(): free but for that
     Job* current_job_ = nullptr;
     Batch* current_ = nullptr;
     std::uint32_t current_rows_ = 0;
