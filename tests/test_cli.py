@@ -87,6 +87,8 @@ def test_missing_model_is_one_line(
         ("--device-selector", "psychic", "auto"),
         ("--config", "NO_SUCH=1", "NO_SUCH"),
         ("-nstreams", "many", "NUM_STREAMS"),
+        ("--memory-limit", "plenty", "memory_limit"),
+        ("--memory-limit", "1", "memory_limit"),
     ],
 )
 def test_a_wrong_choice_is_one_line_that_names_it(

@@ -19,7 +19,7 @@
 #include <string>
 #include <thread>
 
-#include "model_core.hpp"
+#include "core/model_core.hpp"
 
 namespace {
 std::atomic<std::uint64_t> allocations{0};

@@ -14,9 +14,9 @@
 #include <utility>
 #include <vector>
 
-#include "fake_executor.hpp"
-#include "model_core.hpp"
-#include "slab.hpp"
+#include "batch/slab.hpp"
+#include "core/model_core.hpp"
+#include "device/fake_executor.hpp"
 
 namespace ovengine::bridge {
 

@@ -13,7 +13,7 @@ cdef extern from "<cstddef>" nogil:
     ctypedef struct byte "std::byte":
         pass
 
-cdef extern from "executor.hpp" namespace "ovengine" nogil:
+cdef extern from "device/executor.hpp" namespace "ovengine" nogil:
     cdef cppclass NativePort "ovengine::Port":
         vector[string] names
         vector[int64_t] shape
@@ -50,13 +50,13 @@ cdef extern from "executor.hpp" namespace "ovengine" nogil:
         string export_blob() except +
         unique_ptr[Executor] make_executor() except +
 
-cdef extern from "fake_executor.hpp" namespace "ovengine" nogil:
+cdef extern from "device/fake_executor.hpp" namespace "ovengine" nogil:
     cdef cppclass FakeBehavior:
         double service_time_us
         double service_time_per_row_us
         uint32_t fail_every
 
-cdef extern from "openvino_executor.hpp" namespace "ovengine" nogil:
+cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
     cdef cppclass NativeGraph "ovengine::Graph":
         const string& name()
         const vector[NativePort]& inputs()
@@ -111,7 +111,7 @@ cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
         timed_out
         interrupted
 
-cdef extern from "mailbox.hpp" namespace "ovengine" nogil:
+cdef extern from "batch/mailbox.hpp" namespace "ovengine" nogil:
     cdef cppclass Notice:
         Notice* next
         NativeMailbox* mailbox
@@ -124,7 +124,7 @@ cdef extern from "mailbox.hpp" namespace "ovengine" nogil:
         void retain()
         void release()
 
-cdef extern from "completion.hpp" namespace "ovengine" nogil:
+cdef extern from "batch/completion.hpp" namespace "ovengine" nogil:
     cdef enum class Outcome "ovengine::Outcome":
         pending
         ok
@@ -140,12 +140,12 @@ cdef extern from "completion.hpp" namespace "ovengine" nogil:
         string failure(uint32_t row) except +
         void retain(uint32_t count)
 
-cdef extern from "job.hpp" namespace "ovengine" nogil:
+cdef extern from "requests/job.hpp" namespace "ovengine" nogil:
     cdef cppclass Job:
         cbool is_shaped()
         vector[ShapedOutput]& shaped_outputs()
 
-cdef extern from "stats.hpp" namespace "ovengine" nogil:
+cdef extern from "diagnostics/stats.hpp" namespace "ovengine" nogil:
     cdef cppclass Counter:
         uint64_t load()
 
@@ -163,7 +163,7 @@ cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
     ctypedef struct TimePoint "ovengine::platform::Clock::time_point":
         pass
 
-cdef extern from "cpu_budget.hpp" namespace "ovengine" nogil:
+cdef extern from "lanes/cpu_budget.hpp" namespace "ovengine" nogil:
     cdef cppclass NativeCpuBudget "ovengine::CpuBudget":
         NativeCpuBudget(uint32_t cpus)
         uint32_t cpus()
@@ -204,7 +204,7 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     Percentiles queue_percentiles(const vector[shared_ptr[LaneStats]]& lanes)
     Percentiles inference_percentiles(const vector[shared_ptr[LaneStats]]& lanes)
 
-cdef extern from "request.hpp" namespace "ovengine" nogil:
+cdef extern from "requests/request.hpp" namespace "ovengine" nogil:
     int kPriorities
 
     cdef cppclass Group:
@@ -219,7 +219,7 @@ cdef extern from "request.hpp" namespace "ovengine" nogil:
         cbool latest_only
         cbool is_plain()
 
-cdef extern from "session.hpp" namespace "ovengine" nogil:
+cdef extern from "requests/session.hpp" namespace "ovengine" nogil:
     cdef cppclass NativeSession "ovengine::Session":
         StatefulExecutor& executor()
 
@@ -230,7 +230,7 @@ cdef extern from "session.hpp" namespace "ovengine" nogil:
         void close(NativeSession& session) except +
         size_t count() except +
 
-cdef extern from "model_core.hpp" namespace "ovengine" nogil:
+cdef extern from "core/model_core.hpp" namespace "ovengine" nogil:
     cdef cppclass Slot:
         pass
 

@@ -8,8 +8,8 @@
 #include <tuple>
 #include <vector>
 
-#include "backlog.hpp"
 #include "check.hpp"
+#include "queue/backlog.hpp"
 
 using namespace ovengine;
 

@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "check.hpp"
-#include "fake_executor.hpp"
-#include "model_core.hpp"
+#include "core/model_core.hpp"
+#include "device/fake_executor.hpp"
 
 namespace ovengine::testing {
 

@@ -8,15 +8,15 @@
 #include <set>
 #include <thread>
 
-#include "bounded_ring.hpp"
+#include "batch/claim_word.hpp"
+#include "batch/event.hpp"
+#include "batch/free_list.hpp"
+#include "batch/mailbox.hpp"
 #include "check.hpp"
-#include "claim_word.hpp"
-#include "cost_table.hpp"
-#include "event.hpp"
-#include "free_list.hpp"
-#include "mailbox.hpp"
-#include "policy.hpp"
-#include "stats.hpp"
+#include "diagnostics/stats.hpp"
+#include "ladder/cost_table.hpp"
+#include "lanes/policy.hpp"
+#include "queue/bounded_ring.hpp"
 
 using namespace ovengine;
 using namespace std::chrono_literals;

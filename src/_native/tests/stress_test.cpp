@@ -2,8 +2,8 @@
 // with its own result. OVENGINE_STRESS_REQUESTS says how many requests.
 #include <cstdlib>
 
-#include "bounded_ring.hpp"
 #include "fixture.hpp"
+#include "queue/bounded_ring.hpp"
 
 using namespace ovengine;
 using namespace ovengine::testing;

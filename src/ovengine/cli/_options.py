@@ -32,6 +32,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-batch-size", type=int, metavar="ROWS", help="most rows per inference (default: measured)")
     group.add_argument("--max-queue-delay-us", type=int, metavar="US", help="longest wait for a batch to fill")
     group.add_argument("--max-queue-size", type=int, metavar="N", help="requests that may wait; more are refused")
+    group.add_argument("--memory-limit", metavar="SIZE", help="of all compiled models together, for example 512MB")
     add_plugin_options(group, *PLUGIN_OPTIONS)
 
 
@@ -99,6 +100,7 @@ def load_model(args: argparse.Namespace) -> ovengine.Model:
         max_batch_size=args.max_batch_size,
         max_queue_delay_us=args.max_queue_delay_us,
         max_queue_size=args.max_queue_size,
+        memory_limit=args.memory_limit,
         profile=args.profile,
     )
 

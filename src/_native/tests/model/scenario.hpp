@@ -5,15 +5,15 @@
 
 // After all of the standard library's: the scenarios reach into the classes under test.
 #define private public
-#include "batch.hpp"
-#include "bounded_ring.hpp"
-#include "claim_word.hpp"
-#include "event.hpp"
-#include "fake_executor.hpp"
-#include "free_list.hpp"
-#include "idle_lanes.hpp"
-#include "mailbox.hpp"
-#include "model_core.hpp"
+#include "batch/batch.hpp"
+#include "batch/claim_word.hpp"
+#include "batch/event.hpp"
+#include "batch/free_list.hpp"
+#include "batch/mailbox.hpp"
+#include "core/model_core.hpp"
+#include "device/fake_executor.hpp"
+#include "lanes/idle_lanes.hpp"
+#include "queue/bounded_ring.hpp"
 #undef private
 
 namespace ovengine::scenarios {

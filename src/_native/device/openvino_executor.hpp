@@ -1,0 +1,80 @@
+// The OpenVINO side: reading, reshaping and compiling models. Only its .cpp and what else is named openvino_* include
+// openvino.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "device/executor.hpp"
+
+namespace ovengine {
+
+// An axis of a shape, or none.
+using Axis = std::optional<std::int64_t>;
+
+// A model before compilation; immutable. Wraps a shared ov::Model.
+class Graph {
+  public:
+    struct Impl;
+    explicit Graph(std::shared_ptr<const Impl> impl);
+    const std::string& name() const;
+    const std::vector<Port>& inputs() const;
+    const std::vector<Port>& outputs() const;
+    std::size_t constant_bytes() const;
+    bool has_state() const;
+    // A reshaped copy; keys are input indices, shapes as ov::PartialShape reads them: "[1..8,3,?]". Throws
+    // std::runtime_error with OpenVINO's reason.
+    std::shared_ptr<Graph> reshaped(const std::map<std::size_t, std::string>& shapes) const;
+    // See openvino_graph.hpp.
+    std::string content() const;
+    std::map<std::size_t, Axis> layout_batch_axes() const;
+    std::vector<std::vector<std::int64_t>> symbolic_batch_axes(const std::vector<Axis>& inputs) const;
+    std::shared_ptr<Graph> batch_first(const std::vector<Axis>& inputs, const std::vector<Axis>& outputs) const;
+    // See openvino_padding.hpp.
+    std::shared_ptr<Graph> padded_inside(std::size_t input, std::int64_t axis,
+                                         const std::vector<std::int64_t>& lengths) const;
+    const Impl& impl() const { return *impl_; }
+
+  private:
+    std::shared_ptr<const Impl> impl_;
+};
+
+using Properties = std::map<std::string, std::string>;
+
+// Owns an ov::Core. Thread-safe. Every method throws std::runtime_error with OpenVINO's reason.
+class Runtime {
+  public:
+    Runtime();
+    ~Runtime();
+    std::vector<std::string> available_devices() const;
+    std::string device_property(const std::string& device, const std::string& name) const;
+    std::map<std::string, bool> supported_properties(const std::string& device) const;
+    void register_plugin(const std::string& library, const std::string& device);
+    void set_property(const std::string& device, const Properties& properties);
+    std::shared_ptr<Graph> read_model(const std::string& path, const std::string& weights) const;
+    std::shared_ptr<Graph> read_model_bytes(const std::string& model, const char* weights, std::size_t size) const;
+    // `model` is an `ov::Model*` that somebody shares; the graph keeps it alive.
+    std::shared_ptr<Graph> adopt(void* model) const;
+    std::shared_ptr<CompiledModel> compile(const Graph& graph, const std::string& device, const Properties& properties);
+    std::shared_ptr<CompiledModel> import_blob(const std::string& blob, const std::string& device,
+                                               const Properties& properties);
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+// `model` is an `ov::CompiledModel*`; the result shares what it stands for, and outlives it.
+std::shared_ptr<CompiledModel> adopt_compiled(const void* model);
+
+std::string openvino_version();
+// The std::type_info of ov::Model and ov::CompiledModel, for pybind11's conduit.
+const void* openvino_model_type_info();
+const void* openvino_compiled_model_type_info();
+
+}  // namespace ovengine

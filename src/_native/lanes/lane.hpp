@@ -1,0 +1,472 @@
+// Lane: one execution context on a device: the executors of its ladder, and how a batch runs on them.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "batch/slab.hpp"
+#include "device/executor.hpp"
+#include "diagnostics/failpoint.hpp"
+#include "diagnostics/stats.hpp"
+#include "ladder/rungs.hpp"
+#include "platform/cpu.hpp"
+#include "platform/futex.hpp"
+#include "queue/dispatcher.hpp"
+#include "requests/session.hpp"
+
+namespace ovengine {
+
+// Owned by one thread at a time: the lane's own, or a blocking caller that took it out of IdleLanes.
+class Lane {
+  public:
+    Lane(std::uint32_t index, std::uint32_t device, Rungs rungs, Dispatcher& dispatcher)
+        : index_(index),
+          device_(device),
+          dispatcher_(dispatcher),
+          layout_(dispatcher.layout()),
+          rungs_(std::move(rungs)) {
+        rungs_.bind_outputs(layout_.outputs, layout_.output_bytes());
+    }
+
+    std::uint32_t device() const noexcept { return device_; }
+    const LaneStats& stats() const noexcept { return stats_; }
+    // When the last inference ended. The owner's.
+    std::int64_t ended_ns() const noexcept { return ended_ns_; }
+
+    // Any thread: other rungs, for the lane's owner to take over before it runs anything else.
+    void install(Rungs rungs) {
+        const std::lock_guard lock(next_mutex_);
+        if (next_) rungs.succeed(*next_);
+        next_.emplace(std::move(rungs));
+        has_next_.store(true, std::memory_order_release);  // pairs with run()
+    }
+
+    // When the batch that it runs will be done, by the cost table; past when it runs none. Any thread; relaxed, for
+    // nothing is read on the strength of it.
+    std::int64_t busy_until_ns() const noexcept { return busy_until_ns_.load(std::memory_order_relaxed); }
+
+    // How much longer a full batch takes than the cost table says, counted from the end of the one before: what is not
+    // inference, and what other threads take of the CPU, counts. Any thread; relaxed, as above.
+    double pace() const noexcept { return pace_.load(std::memory_order_relaxed); }
+
+    // Runs `work` to its end: every future that it concerns is resolved, and the slot is free again.
+    void run(Work& work) {
+        // acquire: pairs with install(). Work that only the new rungs can hold is made after they were installed.
+        if (has_next_.load(std::memory_order_acquire)) take_over();
+        if (work.job != nullptr)
+            run_chunk(work);
+        else
+            run_batch(work);
+    }
+
+    // Any thread: ends the requests of the batch that is being run with Outcome::closed, without waiting for the
+    // device; how many there were.
+    std::size_t close_current() {
+        const std::lock_guard lock(current_mutex_);
+        std::size_t closed = 0;
+        if (current_job_ != nullptr) return current_job_->end(Outcome::closed) ? 1 : 0;
+        if (current_ == nullptr) return 0;
+        for (std::uint32_t row = 0; row < current_rows_; ++row)
+            closed += current_->transition(row, RowState::live, RowState::closed);
+        current_->complete();
+        return closed;
+    }
+
+    // How long a batch that is due waits for its leases.
+    static constexpr std::chrono::microseconds kLeaseGrace{10'000};
+
+  private:
+    static constexpr std::size_t kBindBytes = std::size_t{64} << 10;
+    // Of batches that the table cuts every second one is run whole, until that was done often enough to know what it
+    // costs; then one in so many. But none if it would take more than this many times as long.
+    static constexpr std::uint32_t kFirstTries = 2 * Ladder::kEnoughRuns, kTryWhole = 64;
+    static constexpr double kMayBeAsGood = 2;
+    static constexpr double kPaceWeight = 1.0 / 16;  // of the last batch
+    static constexpr double kMostPace = 4;           // a lane that stood still for once says little of the next batch
+    // Bindings that are not a slot's: single rows and chunks in the lane's scratch, parts of a slot, callers' memory.
+    enum Binding : std::uint32_t { kScratch = 0, kPart = 1, kForeign = 2 };
+    static_assert(kForeign < Dispatcher::kFirstSlotId);
+
+    void take_over() {
+        const std::lock_guard lock(next_mutex_);
+        if (next_->ladder().capacity() > rungs_.ladder().capacity()) {
+            scratch_inputs_.reset();
+            scratch_outputs_.reset();
+            cut_batches_ = 0;
+        }
+        next_->succeed(rungs_);
+        rungs_ = *std::exchange(next_, std::nullopt);
+        rungs_.bind_outputs(layout_.outputs, layout_.output_bytes());
+        has_next_.store(false, std::memory_order_relaxed);  // under the lock
+    }
+
+    void run_batch(Work& work) {
+        Slot* slot = work.slot;
+        Batch& batch = *slot->batch;
+        const Request* const foreign = foreign_memory(work);
+        deadlines_ns_.clear();
+        for (const auto& [request, row] : work.gathered) {
+            if (request->terms().deadline_ns != Terms::kNoDeadline)
+                deadlines_ns_.push_back(request->terms().deadline_ns);
+            if (request != foreign) copy_in(*request, *slot, row);
+            request->assign(&batch, row);
+            slot->word.publish(request->rows());
+        }
+        if (foreign == nullptr) dispatcher_.give_back_gathered(work);
+        if (slot->word.published() != work.rows) slot = await_published(slot, work.rows);
+
+        OVENGINE_FAILPOINT("Lane::run, published");
+        set_current(&batch, work.rows);
+        const std::int64_t start_ns = now_ns();
+        std::int64_t end_ns = start_ns;
+        std::uint32_t wanted = 0;
+        for (std::uint32_t row = 0; row < work.rows; ++row) wanted += batch.state(row) == RowState::live;
+        if (wanted > 0) {
+            busy_until_ns_.store(start_ns + static_cast<std::int64_t>(table().run_us(work.rows) * 1e3),
+                                 std::memory_order_relaxed);
+            if (foreign != nullptr)
+                end_ns = run_foreign(work, batch, start_ns);
+            else if (slot->capacity < table().capacity())
+                end_ns = run_outgrown(*slot, batch, work.rows);
+            else
+                end_ns = run_steps(*slot, batch, work.rows, start_ns);
+        }
+        const std::int64_t free_ns = std::exchange(ended_ns_, end_ns);
+        if (!deadlines_ns_.empty()) {
+            const auto late = static_cast<std::size_t>(
+                std::ranges::count_if(deadlines_ns_, [end_ns](std::int64_t deadline) { return deadline < end_ns; }));
+            dispatcher_.queue().learn(deadlines_ns_.size() - late, late);
+        }
+        if (wanted > 0 && work.reason == LaneStats::full)
+            keep_pace(work.rows, end_ns - std::max(free_ns, batch.opened_ns()));
+        dispatcher_.give_back(slot);
+        if (foreign != nullptr) dispatcher_.give_back_gathered(work);
+        // Before anybody is told: from here on close_current() leaves the rows as they are.
+        set_current(nullptr, 0);
+        record(batch, work, start_ns, end_ns);
+        batch.complete();
+        OVENGINE_FAILPOINT("Lane::run, completed");
+        batch.settle(work.rows);
+    }
+
+    void keep_pace(std::uint32_t rows, std::int64_t ns) noexcept {
+        const double ratio = static_cast<double>(ns) / std::max(1.0, table().run_us(rows) * 1e3);
+        pace_.store(pace() + (std::clamp(ratio, 1 / kMostPace, kMostPace) - pace()) * kPaceWeight,
+                    std::memory_order_relaxed);
+    }
+
+    void set_current(Batch* batch, std::uint32_t rows) noexcept {
+        const std::lock_guard lock(current_mutex_);
+        current_ = batch;
+        current_rows_ = rows;
+    }
+    void set_current(Job* job) noexcept {
+        const std::lock_guard lock(current_mutex_);
+        current_job_ = job;
+    }
+
+    // A large request that is a whole batch is run where its input lies, instead of being copied once more.
+    const Request* foreign_memory(const Work& work) const noexcept {
+        if (work.gathered.size() != 1) return nullptr;
+        const Request& request = *work.gathered.front().request;
+        const bool whole = request.rows() == work.rows && table().steps(work.rows).size() == 1 &&
+                           table().sizes()[table().steps(work.rows).front()] == work.rows;
+        return whole && layout_.input_bytes() * work.rows >= kBindBytes ? &request : nullptr;
+    }
+
+    void copy_in(Request& request, Slot& slot, std::uint32_t row) const noexcept {
+        for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
+            std::memcpy(slot.inputs.port(port) + row * layout_.inputs[port], request.sources()[port],
+                        request.rows() * layout_.inputs[port]);
+    }
+
+    // Waits for writers. They are in the middle of a copy, so this is short, but for leases: those get kLeaseGrace,
+    // and then the other rows move to a spare slot and leave the late writers the old one.
+    Slot* await_published(Slot* slot, std::uint32_t rows) {
+        const auto deadline = platform::Clock::now() + kLeaseGrace;
+        for (int tries = 0; slot->word.published() != rows; ++tries) {
+            if (tries < 100) {
+                platform::relax();
+            } else if (tries < 200) {
+                std::this_thread::yield();
+            } else if (platform::Clock::now() < deadline) {
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
+            } else {
+                return leave_leases_behind(slot, rows);
+            }
+        }
+        return slot;
+    }
+
+    Slot* leave_leases_behind(Slot* slot, std::uint32_t rows) {
+        Batch& batch = *slot->batch;
+        slot->lost_leases.fetch_add(1, std::memory_order_relaxed);  // this lane's hold on the slot
+        std::uint32_t lost_rows = 0;
+        // More than once: rows may have been claimed and not marked as a lease yet. All others have published or are
+        // about to.
+        while (slot->word.published() + lost_rows != rows) {
+            for (std::uint32_t row = 0; row < rows; ++row) {
+                if (batch.state(row) != RowState::leased) continue;
+                slot->lost_leases.fetch_add(1, std::memory_order_relaxed);
+                if (batch.transition(row, RowState::leased, RowState::lost))
+                    lost_rows += batch.rows(row);
+                else
+                    slot->lost_leases.fetch_sub(1, std::memory_order_relaxed);
+            }
+            std::this_thread::yield();
+        }
+        Slot* target = slot;
+        if (lost_rows > 0) {
+            target = dispatcher_.spare_slot();
+            for (std::uint32_t row = 0; row < rows;) {
+                // Rows without a state of their own are padding left by a cancelled request.
+                const std::uint32_t count = batch.state(row) == RowState::follower ? 1 : batch.rows(row);
+                for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
+                    const std::size_t bytes = layout_.inputs[port];
+                    std::byte* const to = target->inputs.port(port) + row * bytes;
+                    if (batch.state(row) == RowState::lost)
+                        std::memset(to, 0, count * bytes);
+                    else
+                        std::memcpy(to, slot->inputs.port(port) + row * bytes, count * bytes);
+                }
+                row += count;
+            }
+        }
+        // acq_rel: the last lessee's writes come before the slot's next use.
+        const bool last = slot->lost_leases.fetch_sub(1, std::memory_order_acq_rel) == 1;
+        if (target != slot && last) dispatcher_.give_back(slot);
+        return target;
+    }
+
+    // From `start_ns` to the end, which is returned.
+    std::int64_t run_steps(Slot& slot, Batch& batch, std::uint32_t rows, std::int64_t start_ns) {
+        std::uint32_t first = 0;
+        for (const std::size_t step : steps(rows)) {
+            const std::uint32_t size = table().sizes()[step];
+            const std::uint32_t count = std::min(size, rows - first);
+            for (std::size_t port = 0; port < layout_.inputs.size() && count < size; ++port) {
+                const std::size_t bytes = layout_.inputs[port];
+                std::memset(slot.inputs.port(port) + (first + count) * bytes, 0, (size - count) * bytes);
+            }
+            try {
+                if (first == 0)
+                    infer(step, slot.id, slot.inputs.ports(), batch, 0, count);
+                else
+                    infer(step, kPart, offset(slot.inputs.ports(), first), batch, first, count);
+            } catch (const std::exception& error) {
+                rerun_singly(slot.inputs.ports(), batch, first, count, size, error.what());
+            }
+            first += count;
+            const std::int64_t end_ns = now_ns();
+            rungs_.ladder().observe(index_, step, end_ns - start_ns);
+            start_ns = end_ns;
+        }
+        return start_ns;
+    }
+
+    // How the table cuts so many rows; now and then in one piece all the same, where that may be as good: the time of a
+    // size that is never run would never be known better.
+    std::span<const std::size_t> steps(std::uint32_t rows) noexcept {
+        const std::vector<std::size_t>& cut = table().steps(rows);
+        if (cut.size() == 1) return cut;
+        const std::uint32_t every = cut_batches_ < kFirstTries ? 2 : kTryWhole;
+        if (++cut_batches_ % every != 0) return cut;
+        whole_ = table().covering(rows);
+        return table().cost_us(whole_) < kMayBeAsGood * table().run_us(rows) ? std::span(&whole_, 1) : std::span(cut);
+    }
+
+    std::int64_t run_foreign(Work& work, Batch& batch, std::int64_t start_ns) {
+        std::byte* const* inputs = work.gathered.front().request->sources().data();
+        const std::size_t step = table().steps(work.rows).front();
+        try {
+            infer(step, kForeign, inputs, batch, 0, work.rows);
+        } catch (const std::exception& error) {
+            rerun_singly(inputs, batch, 0, work.rows, work.rows, error.what());
+        }
+        const std::int64_t end_ns = now_ns();
+        rungs_.ladder().observe(index_, step, end_ns - start_ns);
+        return end_ns;
+    }
+
+    // A slot from before the ladder grew has no room for the padding that the new one may want.
+    std::int64_t run_outgrown(Slot& slot, Batch& batch, std::uint32_t rows) {
+        try {
+            infer_alone(slot.inputs.ports(), batch.outputs(), 0, rows);
+        } catch (const std::exception& error) {
+            rerun_singly(slot.inputs.ports(), batch, 0, rows, rows, error.what());
+        }
+        return now_ns();
+    }
+
+    void infer(std::size_t step, std::uint32_t binding, std::byte* const* inputs, Batch& batch, std::uint32_t first,
+               std::uint32_t count) {
+        if (!rungs_.copies_out()) {
+            rungs_.executor(step).infer(binding, inputs, offset_outputs(batch.outputs(), first));
+            return;
+        }
+        rungs_.executor(step).infer(binding, inputs, rungs_.outputs(step).ports());
+        for (std::size_t port = 0; port < layout_.outputs.size(); ++port)
+            std::memcpy(batch.output(port) + first * layout_.outputs[port], rungs_.outputs(step).port(port),
+                        count * layout_.outputs[port]);
+    }
+
+    // infer() threw for these rows together: each is tried alone once, so that only the row at fault fails.
+    void rerun_singly(std::byte* const* inputs, Batch& batch, std::uint32_t first, std::uint32_t count,
+                      std::uint32_t size, const char* reason) {
+        std::uint32_t head = 0;
+        for (std::uint32_t row = 0; row < first + count; ++row) {
+            if (batch.state(row) != RowState::follower) head = row;
+            if (row < first || batch.state(head) != RowState::live) continue;
+            if (size == 1) {
+                batch.fail(head, reason);
+                continue;
+            }
+            try {
+                infer_alone(offset(inputs, row), batch.outputs(), row, 1);
+            } catch (const std::exception& error) {
+                batch.fail(head, "row " + std::to_string(row - head) + ": " + error.what());
+            }
+        }
+    }
+
+    // `count` rows at `inputs` through the lane's scratch memory into row `first` of `outputs`.
+    void infer_alone(std::byte* const* inputs, std::byte* const* outputs, std::uint32_t first, std::uint32_t count) {
+        if (!scratch_inputs_) {
+            scratch_inputs_.emplace(layout_.inputs, table().capacity());
+            scratch_outputs_.emplace(layout_.outputs, table().capacity());
+        }
+        std::uint32_t done = 0;
+        for (const std::size_t step : table().steps(count)) {
+            const std::uint32_t size = table().sizes()[step];
+            const std::uint32_t part = std::min(size, count - done);
+            for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
+                const std::size_t bytes = layout_.inputs[port];
+                std::memcpy(scratch_inputs_->port(port), inputs[port] + done * bytes, part * bytes);
+                std::memset(scratch_inputs_->port(port) + part * bytes, 0, (size - part) * bytes);
+            }
+            rungs_.executor(step).infer(kScratch, scratch_inputs_->ports(), scratch_outputs_->ports());
+            for (std::size_t port = 0; port < layout_.outputs.size(); ++port) {
+                const std::size_t bytes = layout_.outputs[port];
+                std::memcpy(outputs[port] + (first + done) * bytes, scratch_outputs_->port(port), part * bytes);
+            }
+            done += part;
+        }
+    }
+
+    void run_chunk(Work& work) {
+        Job& job = *work.job;
+        const Job::Chunk chunk = work.chunk;
+        set_current(&job);
+        const std::int64_t start_ns = now_ns();
+        try {
+            if (work.session != nullptr)
+                run_in_session(work.session->executor(), job);
+            else if (!job.stopped() && job.is_shaped())
+                job.shaped_outputs() = rungs_.executor(0).infer_shaped(job.shaped_inputs());
+            else if (!job.stopped())
+                run_rows(job, chunk);
+        } catch (const std::exception& error) {
+            job.fail(error.what());
+        }
+        ended_ns_ = now_ns();
+        stats_.inference_ns.add(static_cast<std::uint64_t>(ended_ns_ - start_ns));
+        stats_.rows.add(chunk.count);
+        stats_.batches.add(1);
+        stats_.reasons[work.reason].add(1);
+        set_current(nullptr);
+        if (job.finish(chunk.count)) {
+            stats_.requests.add(1);
+            if (job.outcome(0) == Outcome::failed) stats_.failed.add(1);
+            if (job.outcome(0) == Outcome::cancelled) stats_.cancelled.add(1);
+            if (job.outcome(0) == Outcome::closed) stats_.closed.add(1);
+            job.settle(1);
+        }
+    }
+
+    static void run_in_session(StatefulExecutor& executor, Job& job) {
+        // Also for one that was cancelled: those behind it rely on the reset.
+        if (job.resets_state()) executor.reset_state();
+        if (job.try_begin() && !job.stopped()) job.shaped_outputs() = executor.infer_shaped(job.shaped_inputs());
+    }
+
+    void run_rows(Job& job, Job::Chunk chunk) {
+        const auto& steps = table().steps(chunk.count);
+        std::vector<std::byte*> inputs, outputs;
+        for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
+            inputs.push_back(job.input(port) + chunk.first * layout_.inputs[port]);
+        for (std::size_t port = 0; port < layout_.outputs.size(); ++port)
+            outputs.push_back(job.output(port) + chunk.first * layout_.outputs[port]);
+        const bool whole = steps.size() == 1 && table().sizes()[steps.front()] == chunk.count;
+        if (whole && layout_.input_bytes() * chunk.count >= kBindBytes)
+            rungs_.executor(steps.front()).infer(kForeign, inputs.data(), outputs.data());
+        else
+            infer_alone(inputs.data(), outputs.data(), 0, chunk.count);
+    }
+
+    void record(const Batch& batch, const Work& work, std::int64_t start_ns, std::int64_t end_ns) noexcept {
+        for (std::uint32_t row = 0; row < work.rows; ++row) switch (batch.state(row)) {
+                case RowState::follower:
+                case RowState::padding: continue;
+                case RowState::cancelled: stats_.cancelled.add(1); break;
+                case RowState::lost: stats_.lost.add(1); break;
+                case RowState::failed: stats_.failed.add(1); break;
+                case RowState::closed: stats_.closed.add(1); break;
+                default: stats_.requests.add(1);
+            }
+        stats_.rows.add(work.rows);
+        stats_.batches.add(1);
+        stats_.reasons[work.reason].add(1);
+        stats_.queue_ns.add(static_cast<std::uint64_t>(std::max<std::int64_t>(0, start_ns - batch.opened_ns())));
+        stats_.inference_ns.add(static_cast<std::uint64_t>(end_ns - start_ns));
+    }
+
+    std::byte* const* offset(std::byte* const* ports, std::uint32_t first) {
+        return shift(ports, layout_.inputs, first, input_pointers_);
+    }
+    std::byte* const* offset_outputs(std::byte* const* ports, std::uint32_t first) {
+        return first == 0 ? ports : shift(ports, layout_.outputs, first, output_pointers_);
+    }
+    static std::byte* const* shift(std::byte* const* ports, const std::vector<std::size_t>& row_bytes,
+                                   std::uint32_t first, std::vector<std::byte*>& into) {
+        into.clear();
+        for (std::size_t port = 0; port < row_bytes.size(); ++port)
+            into.push_back(ports[port] + first * row_bytes[port]);
+        return into.data();
+    }
+
+    const CostTable& table() const noexcept { return rungs_.costs(); }
+
+    const std::uint32_t index_, device_;
+    Dispatcher& dispatcher_;
+    const RowLayout& layout_;
+    Rungs rungs_;
+    std::mutex next_mutex_;
+    std::optional<Rungs> next_;
+    std::atomic<bool> has_next_{false};
+    std::optional<Slab> scratch_inputs_, scratch_outputs_;
+    std::vector<std::byte*> input_pointers_, output_pointers_;
+    std::vector<std::int64_t> deadlines_ns_;  // of the batch
+    std::mutex current_mutex_;                // of the lane's owner and close(): free but for that
+    Job* current_job_ = nullptr;
+    Batch* current_ = nullptr;
+    std::uint32_t current_rows_ = 0;
+    std::int64_t ended_ns_ = 0;
+    std::uint32_t cut_batches_ = 0;
+    std::size_t whole_ = 0;  // what steps() returns a view of
+    LaneStats stats_;
+    std::atomic<std::int64_t> busy_until_ns_{0};
+    std::atomic<double> pace_{1};
+};
+
+}  // namespace ovengine

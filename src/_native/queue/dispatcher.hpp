@@ -1,0 +1,452 @@
+// Dispatcher: where batches are made of what waits: the open slot, the queue, and the jobs.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "batch/slot.hpp"
+#include "diagnostics/failpoint.hpp"
+#include "queue/queue.hpp"
+#include "queue/work.hpp"
+#include "requests/job.hpp"
+#include "requests/request.hpp"
+
+namespace ovengine {
+
+// Requests claim rows of the open slot while nobody waits; otherwise they go through the queue.
+// claim, queue, add: any thread, without locks (but for jobs, which are rare and large).
+// take: lanes, under a lock held for as long as it takes to make one batch's worth of decisions.
+class Dispatcher {
+  public:
+    static constexpr std::uint32_t kRingCapacity = 1u << 14;  // requests
+    struct Options {
+        std::uint32_t max_queue_size = 0;  // requests and jobs; 0: as many as the ring holds
+        std::int64_t max_queue_delay_ns = 0;
+        std::uint32_t ring_capacity = kRingCapacity;  // at least; max_queue_size may be raised to this
+    };
+    static constexpr std::uint32_t kFirstSlotId = 3;  // smaller ones are the lanes' own bindings
+
+    Dispatcher(RowLayout layout, std::uint32_t capacity, Options options)
+        : layout_(std::move(layout)),
+          capacity_(capacity),
+          max_batch_rows_(UINT32_MAX),
+          max_queue_delay_ns_(options.max_queue_delay_ns),
+          queue_(options.max_queue_size, options.ring_capacity) {
+        open_.store(open_next(), std::memory_order_seq_cst);
+    }
+
+    // What it has for any thread.
+    Queue& queue() noexcept { return queue_; }
+    const Queue& queue() const noexcept { return queue_; }
+
+    const RowLayout& layout() const noexcept { return layout_; }
+    // Of each batch from now on; see grow().
+    std::uint32_t capacity() const noexcept { return capacity_.load(std::memory_order_relaxed); }
+
+    // The limits may change at any time. relaxed: each is a number that stands for itself, and who misses a change by
+    // a moment goes by what held before. Only lanes that hold a batch must not sleep through one: limits_epoch().
+    std::uint32_t max_batch_rows() const noexcept {
+        return std::min(capacity(), max_batch_rows_.load(std::memory_order_relaxed));
+    }
+    std::int64_t max_queue_delay_ns() const noexcept { return max_queue_delay_ns_.load(std::memory_order_relaxed); }
+    bool holds_batches() const noexcept { return max_queue_delay_ns() > 0; }
+
+    // At least 1; what is above capacity() waits for it to grow. Requests of more rows that have been accepted already
+    // run whole, each in a batch of its own.
+    void set_max_batch_rows(std::uint32_t rows) noexcept {
+        max_batch_rows_.store(std::max(rows, 1u), std::memory_order_relaxed);
+        announce_limits();
+    }
+    void set_max_queue_delay_ns(std::int64_t delay_ns) noexcept {
+        max_queue_delay_ns_.store(delay_ns, std::memory_order_relaxed);
+        announce_limits();
+    }
+    // Changes with the limits. A lane reads it before take() (seq_cst, of which acquire: pairs with announce_limits(),
+    // so that take() goes by the limits of this epoch or later ones) and again after its IdleLanes::put(): either it
+    // sees the change there, or whoever made it finds the lane in the set and wakes it.
+    std::uint32_t limits_epoch() const noexcept { return limits_epoch_.load(std::memory_order_seq_cst); }
+
+    // Rows of the open slot, or null when there is no room or somebody waits already. The rows have no state yet:
+    // Batch::begin() or lease() comes next.
+    Slot* try_claim(std::uint32_t rows, std::uint32_t& row) noexcept {
+        // relaxed: a hint that keeps the order of arrival; a request that misses it by a moment is at most one
+        // batch early.
+        if (queue_.approx_waiting() > 0) return nullptr;
+        // acquire: pairs with the store in take(); the slot is open and has its batch.
+        Slot* const slot = open_.load(std::memory_order_acquire);
+        row = slot->word.try_claim(rows, room(*slot));
+        if (row == ClaimWord::kNone) return nullptr;
+        if (row == 0) slot->batch->set_opened_ns(now_ns());
+        return slot;
+    }
+
+    // Rows that wait for a lane, roughly.
+    std::uint32_t approx_pending_rows(const Slot& slot) const noexcept {
+        return slot.word.approx_claimed() + static_cast<std::uint32_t>(queue_.approx_waiting());
+    }
+
+    // How long the shortest inference takes: a request whose deadline is nearer than that is not begun.
+    void set_shortest_run_ns(std::int64_t ns) noexcept { shortest_run_ns_.store(ns, std::memory_order_relaxed); }
+
+    // Rows that are run before those of a request with these terms, roughly.
+    std::uint64_t rows_ahead(const Terms& terms, std::uint32_t rows, std::int64_t now) const noexcept {
+        const std::uint64_t ahead = queue_.rows_ahead(terms, rows, now);
+        if (terms.priority < kDefaultPriority) return ahead;
+        // acquire: pairs with the store in take().
+        return ahead + open_.load(std::memory_order_acquire)->word.approx_claimed();
+    }
+
+    // False when the queue is full; the job stays the caller's.
+    bool try_add(Job* job) {
+        const std::lock_guard lock(mutex_);
+        if (queue_.is_full()) return false;
+        jobs_.push_back(job);
+        queue_.set_jobs(jobs_.size());  // before the caller's look at the idle lanes
+        return true;
+    }
+
+    // Is there anything that take() would hand out? All reads seq_cst, after the caller's IdleLanes::put(). A batch
+    // that is being held back is not work; its rows must be `full` to count while `holding`.
+    bool has_work(bool holding) const noexcept {
+        if (queue_.anybody_waits() || queue_.has_jobs()) return true;
+        const Slot* const slot = open_.load(std::memory_order_seq_cst);
+        return slot->word.published() >= (holding ? room(*slot) : 1);
+    }
+
+    enum class Taken { nothing, work, hold };
+
+    // The next batch or chunk. `hold`: there are rows, to be run at `until` at the latest. `flush`: hold nothing back.
+    Taken take(Work& work, platform::Clock::time_point& until, bool flush) {
+        const std::lock_guard lock(mutex_);
+        work.slot = nullptr;
+        work.job = nullptr;
+        work.gathered.clear();
+        if (ended_) return Taken::nothing;
+        // Batches and jobs take turns, so that neither starves the other.
+        if (job_next_ && take_chunk(work)) {
+            job_next_ = false;
+            return Taken::work;
+        }
+        job_next_ = true;
+        const Taken taken = take_batch(work, until, flush);
+        if (taken != Taken::work && take_chunk(work)) return Taken::work;
+        return taken;
+    }
+
+    // Ends the requests whose deadline has come. When the next one may: of those that were counted by the caller's last
+    // seq_cst access at the latest.
+    std::int64_t expire(std::int64_t now) {
+        const std::lock_guard lock(mutex_);
+        return queue_.expire(now);
+    }
+
+    // After the lane has copied what it gathered.
+    void give_back_gathered(Work& work) noexcept {
+        for (const auto& gathered : work.gathered) queue_.drop(gathered.request);
+        work.gathered.clear();
+    }
+
+    // The slot's rows are consumed: its memory may be claimed again.
+    void give_back(Slot* slot) noexcept { free_slots_.give(slot); }
+
+    // A slot outside the claim order, for rows that must leave theirs.
+    Slot* spare_slot() {
+        const std::lock_guard lock(mutex_);
+        return free_slot();
+    }
+
+    // Batches of up to `rows` rows from now on, which is no less than before; the lanes are ready for them.
+    void grow(std::uint32_t rows) {
+        const std::lock_guard lock(mutex_);
+        capacity_.store(rows, std::memory_order_relaxed);
+        Slot& old = *open_slot();
+        if (ended_ || old.capacity >= rows || !old.word.try_seal_empty()) return;
+        // Nobody has anything in it: a request that it is too small for would wait for ever.
+        old.batch->settle(0);
+        free_slots_.give(&old);
+        open_.store(open_next(), std::memory_order_seq_cst);
+    }
+
+    // (closing) Ends everything that waits in the ring and in jobs, with Outcome::closed; how many there were.
+    std::size_t close_waiting() {
+        const std::lock_guard lock(mutex_);
+        std::size_t closed = queue_.close();
+        for (Job* job : jobs_) {
+            closed += job->end(Outcome::closed) ? 1 : 0;
+            // What no lane has begun is finished here; a lane that has a chunk sees that the job is stopped.
+            if (job->finish(job->hand_out_rest())) job->settle(1);
+        }
+        jobs_.clear();
+        queue_.set_jobs(0);
+        queue_.wake_for_room();
+        return closed;
+    }
+    // (closing) Ends the requests in the open slot with Outcome::closed; how many there were. Leases are left to the
+    // lane that takes the slot.
+    std::size_t close_open_rows() {
+        const std::lock_guard lock(mutex_);
+        return close_rows(*open_slot()->batch);
+    }
+    // (closing) For good: take() hands out nothing any more, and the open slot is answered with Outcome::closed.
+    std::size_t end() {
+        const std::lock_guard lock(mutex_);
+        if (ended_) return 0;
+        ended_ = true;
+        Slot& last = *open_slot();
+        const std::uint32_t rows = last.word.seal();
+        const std::size_t closed = close_rows(*last.batch);
+        for (std::uint32_t row = 0; row < last.capacity; ++row)
+            last.batch->transition(row, RowState::leased, RowState::closed);
+        OVENGINE_FAILPOINT("Dispatcher::end, rows closed");
+        last.batch->complete_unrun();
+        last.batch->settle(rows);
+        return closed;
+    }
+
+    struct InUse {
+        std::size_t slots, batches, requests, rows;
+    };
+    // What is not back where it belongs; exact only at rest.
+    InUse in_use() {
+        const std::lock_guard lock(mutex_);
+        return {slots_.size() - outgrown_slots_ - free_slots_.count_at_rest() - 1,
+                batches_.size() - outgrown_batches_ - free_batches_.count_at_rest() - (ended_ ? 0 : 1),
+                queue_.requests_in_use(), ended_ ? 0 : open_slot()->word.approx_claimed()};
+    }
+
+  private:
+    Slot* open_slot() const noexcept { return open_.load(std::memory_order_relaxed); }  // under the lock
+
+    std::size_t close_rows(Batch& batch) noexcept {
+        std::size_t closed = 0;
+        for (std::uint32_t row = 0; row < batch.capacity(); ++row)
+            closed += batch.transition(row, RowState::live, RowState::closed);
+        return closed;
+    }
+
+    // Rows that a batch in this slot may have.
+    std::uint32_t room(const Slot& slot) const noexcept {
+        return std::min(slot.capacity, max_batch_rows_.load(std::memory_order_relaxed));
+    }
+
+    // A request that is larger than a batch may be by now has the batch to itself.
+    std::uint32_t room_for(std::uint32_t rows, const Slot& slot) const noexcept {
+        return std::min(slot.capacity, std::max(rows, room(slot)));
+    }
+
+    // seq_cst: after the new limit (its release half), before the caller's look at the idle lanes; see limits_epoch().
+    void announce_limits() noexcept { limits_epoch_.fetch_add(1, std::memory_order_seq_cst); }
+
+    Slot* open_next() {
+        Slot* const slot = next_slot();
+        slot->word.open();
+        return slot;
+    }
+    // Of the full capacity, with a fresh batch. Smaller ones, from before grow(), are left alone: a claimer may still
+    // look at them.
+    Slot* next_slot() {
+        Slot* const slot = free_slot();
+        Batch* const batch = free_batch();
+        slot->batch = batch;
+        return slot;
+    }
+    Slot* free_slot() {
+        for (Slot* slot = free_slots_.take(); slot != nullptr; slot = free_slots_.take()) {
+            if (slot->capacity == capacity()) return slot;
+            ++outgrown_slots_;
+        }
+        const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
+        slots_.push_back(std::make_unique<Slot>(id, layout_.inputs, capacity()));
+        return slots_.back().get();
+    }
+    Batch* free_batch() {
+        for (Batch* batch = free_batches_.take(); batch != nullptr; batch = free_batches_.take()) {
+            if (batch->capacity() == capacity()) {
+                batch->open();
+                return batch;
+            }
+            ++outgrown_batches_;
+        }
+        batches_.push_back(std::make_unique<Batch>(free_batches_, layout_.outputs, capacity()));
+        return batches_.back().get();
+    }
+
+    // Gives rows of `slot` to those who wait; or makes a batch of its own, in work.slot, when others go first.
+    void gather_waiting(Slot& open, Work& work) {
+        bool is_special = queue_.has_special();
+        do {
+            if (is_special) queue_.drain();
+            gather_backlog(open, work);
+            if (work.slot != nullptr || work.job != nullptr || queue_.has_backlog()) return;
+            is_special = !gather_ring(open, work);
+        } while (is_special);
+    }
+
+    // Plain requests, in order of arrival. False when the next one is not plain.
+    bool gather_ring(Slot& slot, Work& work) {
+        while (Request* const request = queue_.next_in_ring()) {
+            if (!request->terms().is_plain()) return false;
+            bool is_taken = false;
+            if (request->state() == Request::State::queued) {
+                const std::uint32_t row = slot.word.try_claim(request->rows(), room_for(request->rows(), slot));
+                if (row == ClaimWord::kNone) return true;  // it stays there for the next batch
+                is_taken = give_row(request, slot, row, work);
+            }
+            is_taken ? queue_.take_next() : queue_.drop_next();
+        }
+        return true;
+    }
+
+    // In the backlog's order.
+    void gather_backlog(Slot& open, Work& work) {
+        if (!queue_.has_backlog()) return;
+        queue_.expire_due(now_ns() + shortest_run_ns_.load(std::memory_order_relaxed));
+        Request* const first = queue_.next_live([](const Request&) { return true; });
+        if (first == nullptr) return;
+        const std::uint32_t claimed = open.word.approx_claimed(), published = open.word.published();
+        // Rows that nobody has written yet would hold the batch up.
+        const bool joins = first->job() == nullptr && first->terms().key == 0 &&
+                           claimed + first->rows() <= room_for(first->rows(), open) && (claimed == 0 || published > 0);
+        if (joins)
+            return gather_from(first, open, work,
+                               [&](std::uint32_t rows) { return open.word.try_claim(rows, room_for(rows, open)); });
+        // What has been gathered, and what was there before, goes first.
+        if (!work.gathered.empty()) return;
+        if (published > 0 && !Backlog::goes_before(*first, open.batch->opened_ns())) return;
+        if (first->job() != nullptr) {
+            if (begin_job(first, work)) return;
+            queue_.give_up(first);
+            return gather_backlog(open, work);
+        }
+        // Of a slot that was never open, because anybody claims rows of the open one: those without a key, and those of
+        // lower priority.
+        Slot& slot = *(work.slot = next_slot());
+        slot.word.open_sealed();
+        work.rows = 0;
+        gather_from(first, slot, work, [&](std::uint32_t rows) {
+            return work.rows + rows <= room_for(rows, slot) ? std::exchange(work.rows, work.rows + rows)
+                                                            : ClaimWord::kNone;
+        });
+        work.reason = work.rows >= room(slot) ? LaneStats::full : LaneStats::idle;
+    }
+    // `first` and those behind it that have its key, as many as fit. `rows_of` hands the rows out.
+    template <class RowsOf>
+    void gather_from(Request* first, Slot& slot, Work& work, RowsOf rows_of) {
+        const std::uint64_t key = first->terms().key;
+        const auto has_key = [key](const Request& each) { return each.job() == nullptr && each.terms().key == key; };
+        for (Request* request = first; request != nullptr; request = queue_.next_live(has_key)) {
+            const std::uint32_t row = rows_of(request->rows());
+            if (row == ClaimWord::kNone) return;
+            if (!give_row(request, slot, row, work)) {
+                queue_.give_up(request);
+                continue;
+            }
+            queue_.take(request);
+        }
+    }
+
+    // Moves a job on to those of which the lanes take chunks, and takes the first one. False when it was given up.
+    bool begin_job(Request* request, Work& work) {
+        if (!request->try_take()) return false;
+        Job* const job = request->job();
+        if (request->terms().priority < kDefaultPriority)
+            jobs_.push_front(job);
+        else
+            jobs_.push_back(job);
+        queue_.set_jobs(jobs_.size());
+        queue_.take(request);
+        queue_.drop(request);
+        return take_chunk(work);
+    }
+
+    // False when the request was given up in this very moment, and nobody will ask for these rows.
+    bool give_row(Request* request, Slot& slot, std::uint32_t row, Work& work) {
+        const std::uint32_t rows = request->rows();
+        slot.batch->begin(row, rows);
+        if (row == 0) slot.batch->set_opened_ns(request->arrived_ns());
+        if (request->try_take()) {
+            work.gathered.push_back({request, row});
+            return true;
+        }
+        // What an earlier batch left there is not run again.
+        for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
+            std::memset(slot.inputs.port(port) + row * layout_.inputs[port], 0, rows * layout_.inputs[port]);
+        slot.batch->transition(row, RowState::live, RowState::padding);
+        slot.batch->release(rows);
+        slot.word.publish(rows);
+        return false;
+    }
+
+    Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
+        Slot& slot = *open_slot();
+        if (queue_.approx_waiting() > 0) {
+            gather_waiting(slot, work);
+            queue_.wake_for_room();
+            if (work.slot != nullptr || work.job != nullptr) return Taken::work;
+        }
+        const bool is_blocked = queue_.is_blocked();
+        // Rows that nobody has written yet are waited for only when somebody else is held up by them.
+        if (work.gathered.empty() && slot.word.published() == 0 && !is_blocked) return Taken::nothing;
+        const std::uint32_t full = room(slot);
+        const std::int64_t delay_ns = max_queue_delay_ns();
+        const bool may_grow = slot.word.approx_claimed() < full && !is_blocked && work.gathered.empty();
+        if (delay_ns > 0 && may_grow && !flush) {
+            const std::int64_t due = slot.batch->opened_ns() + delay_ns;
+            if (now_ns() < due) {
+                until = platform::Clock::time_point(std::chrono::nanoseconds(due));
+                return Taken::hold;
+            }
+        }
+        OVENGINE_FAILPOINT("Dispatcher::take, before seal");
+        work.slot = &slot;
+        work.rows = slot.word.seal();
+        work.reason = work.rows >= full ? LaneStats::full : delay_ns > 0 ? LaneStats::delay : LaneStats::idle;
+        // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
+        open_.store(open_next(), std::memory_order_seq_cst);
+        return Taken::work;
+    }
+
+    bool take_chunk(Work& work) {
+        if (jobs_.empty()) return false;
+        work.job = jobs_.front();
+        work.chunk = work.job->next_chunk(max_batch_rows());
+        work.reason = LaneStats::bulk;
+        if (work.job->all_handed_out()) {
+            jobs_.pop_front();
+            queue_.set_jobs(jobs_.size());
+            queue_.wake_for_room();
+        }
+        return true;
+    }
+
+    const RowLayout layout_;
+    std::atomic<std::uint32_t> capacity_;  // written under the lock
+
+    // Read by every claim; written once per batch, and the limits when somebody changes them.
+    alignas(platform::kNoSharing) std::atomic<Slot*> open_{nullptr};
+    std::atomic<std::uint32_t> max_batch_rows_;
+    std::atomic<std::int64_t> max_queue_delay_ns_;
+    std::atomic<std::uint32_t> limits_epoch_{0};
+    std::atomic<std::int64_t> shortest_run_ns_{0};
+    Queue queue_;
+
+    // Everything below: under the lock, but for give() on the free lists.
+    std::mutex mutex_;
+    bool ended_ = false;
+    bool job_next_ = false;
+    std::deque<Job*> jobs_;
+    std::vector<std::unique_ptr<Slot>> slots_;
+    std::vector<std::unique_ptr<Batch>> batches_;
+    std::size_t outgrown_slots_ = 0, outgrown_batches_ = 0;
+    FreeList<Slot> free_slots_;
+    FreeList<Batch> free_batches_;
+};
+
+}  // namespace ovengine

@@ -1,0 +1,44 @@
+// Work: what a lane is given to do.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <numeric>
+#include <vector>
+
+#include "batch/slot.hpp"
+#include "diagnostics/stats.hpp"
+#include "requests/job.hpp"
+#include "requests/request.hpp"
+
+namespace ovengine {
+
+// Bytes of one row, port by port.
+struct RowLayout {
+    std::vector<std::size_t> inputs, outputs;
+
+    std::size_t input_bytes() const { return std::accumulate(inputs.begin(), inputs.end(), std::size_t{0}); }
+    std::size_t output_bytes() const { return std::accumulate(outputs.begin(), outputs.end(), std::size_t{0}); }
+};
+
+class Session;
+
+// A sealed slot, or a chunk of a job.
+struct Work {
+    struct Gathered {
+        Request* request;
+        std::uint32_t row;
+    };
+    Slot* slot = nullptr;
+    std::uint32_t rows = 0;
+    LaneStats::Reason reason = LaneStats::idle;
+    std::vector<Gathered> gathered;  // requests whose rows the lane has yet to copy, assign and publish
+    Job* job = nullptr;
+    Job::Chunk chunk{};
+    std::shared_ptr<Session> session;  // that the job is of
+};
+
+inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since_epoch().count(); }
+
+}  // namespace ovengine
