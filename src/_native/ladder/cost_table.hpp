@@ -63,6 +63,15 @@ class CostTable {
         return us;
     }
 
+    // The smallest size whose rows cost about as little as they can: work that is cut into such pieces is not dearer.
+    std::uint32_t grain() const noexcept {
+        double least = std::numeric_limits<double>::infinity();
+        for (std::size_t i = 0; i < sizes_.size(); ++i) least = std::min(least, cost_us_[i] / sizes_[i]);
+        std::size_t i = 0;
+        while (cost_us_[i] / sizes_[i] > kAboutAsCheap * least) ++i;
+        return sizes_[i];
+    }
+
     // Time per row at the largest size, microseconds.
     double row_us() const noexcept { return cost_us_.back() / capacity(); }
     double cost_us(std::size_t index) const noexcept { return cost_us_[index]; }
@@ -71,6 +80,7 @@ class CostTable {
     // Several runs must take no more than this share of one run's time: measurements are not more exact than that, and
     // each run has a cost of its own beside the inference.
     static constexpr double kWorthCutting = 0.95;
+    static constexpr double kAboutAsCheap = 1.1;
 
     std::vector<std::uint32_t> sizes_;
     std::vector<double> cost_us_;

@@ -151,6 +151,7 @@ class Lane {
         if (wanted > 0 && work.reason == LaneStats::full)
             keep_pace(work.rows, end_ns - std::max(free_ns, batch.opened_ns()));
         dispatcher_.give_back(slot);
+        dispatcher_.finish_rows(work.rows);
         if (foreign != nullptr) dispatcher_.give_back_gathered(work);
         // Before anybody is told: from here on close_current() leaves the rows as they are.
         set_current(nullptr, 0);

@@ -60,7 +60,7 @@ class Lanes {
         }
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
         wake_rows_.store(ladder_->wake_rows(), std::memory_order_relaxed);
-        set_shortest_run();
+        tell_dispatcher();
     }
 
     std::size_t count() const noexcept { return lanes_.size(); }
@@ -254,7 +254,7 @@ class Lanes {
         for (std::size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->lane.install(Rungs(next, std::move(executors[i])));
         wake_rows_.store(next->wake_rows(), std::memory_order_relaxed);
         ladder_ = std::move(next);
-        set_shortest_run();
+        tell_dispatcher();
     }
     // Before work, and after each piece of it: a share of the CPU budget, in turns with the lanes of other models.
     void take_share(LaneThread& lane) {
@@ -272,7 +272,8 @@ class Lanes {
         budget_->give_back(lane.cpus);
     }
 
-    void set_shortest_run() noexcept {
+    void tell_dispatcher() noexcept {
+        dispatcher_.set_sharing(static_cast<std::uint32_t>(lanes_.size()), ladder_->costs().grain());
         dispatcher_.set_shortest_run_ns(static_cast<std::int64_t>(ladder_->costs().run_us(1) * 1e3));
     }
 

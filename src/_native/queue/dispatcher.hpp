@@ -66,6 +66,7 @@ class Dispatcher {
     }
     void set_max_queue_delay_ns(std::int64_t delay_ns) noexcept {
         max_queue_delay_ns_.store(delay_ns, std::memory_order_relaxed);
+        share_rows_.store(UINT32_MAX, std::memory_order_relaxed);
         announce_limits();
     }
     // Changes with the limits. A lane reads it before take() (seq_cst, of which acquire: pairs with announce_limits(),
@@ -91,6 +92,15 @@ class Dispatcher {
     std::uint32_t approx_pending_rows(const Slot& slot) const noexcept {
         return slot.word.approx_claimed() + static_cast<std::uint32_t>(queue_.approx_waiting());
     }
+
+    // So many lanes share what there is: while they could all have some of it, a batch takes no more than its share, in
+    // pieces of `grain` rows, which cost about as little by row as larger ones.
+    void set_sharing(std::uint32_t lanes, std::uint32_t grain) noexcept {
+        sharing_lanes_.store(lanes, std::memory_order_relaxed);
+        grain_.store(grain, std::memory_order_relaxed);
+    }
+    // A lane has run so many rows that it took.
+    void finish_rows(std::uint32_t rows) noexcept { running_rows_.fetch_sub(rows, std::memory_order_relaxed); }
 
     // How long the shortest inference takes: a request whose deadline is nearer than that is not begun.
     void set_shortest_run_ns(std::int64_t ns) noexcept { shortest_run_ns_.store(ns, std::memory_order_relaxed); }
@@ -231,9 +241,21 @@ class Dispatcher {
         return closed;
     }
 
-    // Rows that a batch in this slot may have.
+    // Rows that a batch in this slot may have. relaxed: as the limits.
     std::uint32_t room(const Slot& slot) const noexcept {
-        return std::min(slot.capacity, max_batch_rows_.load(std::memory_order_relaxed));
+        return std::min({slot.capacity, max_batch_rows_.load(std::memory_order_relaxed),
+                         share_rows_.load(std::memory_order_relaxed)});
+    }
+
+    // Before a lane takes a batch. Whoever has few requests at a time would else see them all in one lane's batch, and
+    // the other lanes idle until it is done.
+    void set_share(const Slot& slot) noexcept {
+        const std::uint32_t lanes = sharing_lanes_.load(std::memory_order_relaxed);
+        if (lanes < 2 || holds_batches()) return;
+        const std::uint64_t rows =
+            running_rows_.load(std::memory_order_relaxed) + slot.word.approx_claimed() + queue_.approx_waiting();
+        const std::uint64_t grain = grain_.load(std::memory_order_relaxed), share = (rows + lanes - 1) / lanes;
+        share_rows_.store(static_cast<std::uint32_t>((share + grain - 1) / grain * grain), std::memory_order_relaxed);
     }
 
     // A request that is larger than a batch may be by now has the batch to itself.
@@ -335,6 +357,7 @@ class Dispatcher {
                                                             : ClaimWord::kNone;
         });
         work.reason = work.rows >= room(slot) ? LaneStats::full : LaneStats::idle;
+        running_rows_.fetch_add(work.rows, std::memory_order_relaxed);
     }
     // `first` and those behind it that have its key, as many as fit. `rows_of` hands the rows out.
     template <class RowsOf>
@@ -386,6 +409,7 @@ class Dispatcher {
 
     Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
         Slot& slot = *open_slot();
+        set_share(slot);
         if (queue_.approx_waiting() > 0) {
             gather_waiting(slot, work);
             queue_.wake_for_room();
@@ -408,6 +432,7 @@ class Dispatcher {
         work.slot = &slot;
         work.rows = slot.word.seal();
         work.reason = work.rows >= full ? LaneStats::full : delay_ns > 0 ? LaneStats::delay : LaneStats::idle;
+        running_rows_.fetch_add(work.rows, std::memory_order_relaxed);
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
         open_.store(open_next(), std::memory_order_seq_cst);
         return Taken::work;
@@ -431,10 +456,12 @@ class Dispatcher {
 
     // Read by every claim; written once per batch, and the limits when somebody changes them.
     alignas(platform::kNoSharing) std::atomic<Slot*> open_{nullptr};
-    std::atomic<std::uint32_t> max_batch_rows_;
+    std::atomic<std::uint32_t> max_batch_rows_, share_rows_{UINT32_MAX};
     std::atomic<std::int64_t> max_queue_delay_ns_;
     std::atomic<std::uint32_t> limits_epoch_{0};
     std::atomic<std::int64_t> shortest_run_ns_{0};
+    std::atomic<std::uint32_t> sharing_lanes_{1}, grain_{1};
+    std::atomic<std::uint64_t> running_rows_{0};
     Queue queue_;
 
     // Everything below: under the lock, but for give() on the free lists.

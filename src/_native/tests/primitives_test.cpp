@@ -365,6 +365,13 @@ TEST("a cost table finds the cheapest steps, and padding stays inside the slot")
     }
 }
 
+TEST("the grain of a ladder is the smallest size that is about as cheap by row as any") {
+    CHECK_EQ(CostTable({1}, {7}).grain(), 1u);
+    CHECK_EQ(CostTable({1, 4, 16}, {10, 11, 12}).grain(), 16u);
+    CHECK_EQ(CostTable({1, 4, 16}, {10, 21, 80}).grain(), 4u);
+    CHECK_EQ(CostTable({1, 4, 16}, {10, 45, 200}).grain(), 1u);
+}
+
 // --- Histogram ---
 
 TEST("a histogram keeps every duration to within one part in 32") {

@@ -16,8 +16,9 @@ SIZES = (1, 4, 16, 64, 256)
 BATCH_SECONDS = 60e-6
 # Climbing goes on as long as a step saves this share of the time per row.
 STEP = 0.03
-# Times per row this close count as equal: measurements of one size differ as much.
-CLOSE = 0.05
+# Times per row this close count as equal: measurements of one size differ as much. The lanes know better after a while,
+# and cut full batches into smaller ones where that is faster.
+CLOSE = 0.10
 # Sizes above 1 must save this share of the time per row, or rows wait for each other in vain. It is more than
 # measurements are in error by: a model that gains nothing must not batch after some loads and not after others.
 WORTH_BATCHING = 0.15
