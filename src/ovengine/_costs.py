@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KIND = "cost"
 # What is kept is measured anew when this changes. To be raised with the built-in batchers.
-VERSION = 4
+VERSION = 5
 # Then it is measured anew: what a machine was busy with the first time must not count for good.
 KEPT_SECONDS = 7 * 24 * 3600
 # Batch sizes that are this many times as cheap, compared with each other, as they were measured to be.
