@@ -5,7 +5,7 @@
     open_loop.py    requests that come when they come; overload.py: more of them than can be served
     claims.py       what an experiment and a claim are
     experiments.py  which contenders meet on which work; batching.py, under_load.py: the same of two themes
-    rounds.py       taking turns, and ratios with their spread
+    rounds.py       taking turns, and ratios with their spread; stolen.py: which rounds count
     footprint.py    memory after many requests, CPU time at rest: in a process of its own
     widths.py       images of ten thousand widths: its own program
     core.py         the native core without Python and OpenVINO (bench/native)

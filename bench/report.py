@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.core import CoreFigure
 from bench.footprint import FEW, MANY, Footprint
 from bench.machine import Machine
 from bench.rounds import Spread, name_of
+from bench.stolen import CALM, Runs
 from bench.widths import TARGET, WIDTHS, Outcome
 
 BEGIN = "<!-- benchmarks: begin (written by make bench) -->"
@@ -72,14 +74,21 @@ class Report:
     machine: Machine
     rounds: int
     seconds: float
+    repeated: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
+    """By experiment: rounds that were set aside, and how much was stolen of those that count, of the CPU time."""
     lines: list[Line] = dataclasses.field(default_factory=list)
     figures: list[Figure] = dataclasses.field(default_factory=list)
     widths: Outcome | None = None
     footprint: Footprint | None = None
     core: list[CoreFigure] = dataclasses.field(default_factory=list)
 
-    def add(self, experiment: Experiment, field: Mapping[str, Contender], us: Mapping[str, Sequence[float]]) -> None:
+    def add(self, experiment: Experiment, field: Mapping[str, Contender], turns: Runs[Mapping[str, float]]) -> None:
         """The outcome of an experiment: who took part, and what `take_turns` found."""
+        self.repeated[experiment.name] = turns.set_aside, turns.stolen
+        us: defaultdict[str, list[float]] = defaultdict(list)
+        for taken in turns.values:
+            for name, value in taken.items():
+                us[name].append(value)
         for claim in experiment.claims:
             if claim.figure:
                 values = us.get(name_of(claim.ours, claim.figure))
@@ -112,6 +121,10 @@ class Report:
             "machine": asdict(self.machine),
             "rounds": self.rounds,
             "seconds_per_turn": self.seconds,
+            "repeated": {
+                name: {"set_aside": set_aside, "still_stolen": stolen}
+                for name, (set_aside, stolen) in self.repeated.items()
+            },
             "lines": lines,
             "figures": [asdict(figure) for figure in self.figures],
             "widths": asdict(self.widths) if self.widths else None,
@@ -147,8 +160,11 @@ Each ratio comes from one run, in which the contenders took turns, each round in
 rounds after one that does not count, about {self.seconds:g} s a turn, or a multiple of both where a small difference
 matters. A ratio is taken within each round; the table has the median, the quartiles and the extremes. A request counts
 as answered when the caller holds an array of its outputs, and the answers of every turn are compared with those of
-`compiled_model(x)`. All compute in f32. Every peer is the fastest of its candidates, chosen before the rounds
-(`bench/experiments.py` lists them); ovengine has its defaults.
+`compiled_model(x)`. All compute in f32. Every peer is the fastest of its candidates, chosen before the rounds,
+in a final of those that were fastest one by one (`bench/experiments.py` lists them); ovengine has its defaults.
+
+Where a hypervisor gave more than {CALM:.2%} of a round's CPU time to other guests, the round is set aside and another
+one is run, whatever it showed, up to twice as many rounds in all; then those with the least stolen are taken as well.
 
 Where a load is offered, requests come at random (Poisson) at a rate that is a part of what was measured right before,
 at the same moments for all contenders. A latency counts from when a request was due until a callback has its answer.
@@ -159,6 +175,9 @@ at the same moments for all contenders. A latency counts from when a request was
         yield f"- {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB; {isa}"
         yield f"- {machine.system}, CPython {machine.python}, NumPy {machine.numpy}, OpenVINO {machine.openvino}"
         yield f"- others took {machine.others_percent:g} % of the CPU time in the second before"
+        aside = sum(set_aside for set_aside, _ in self.repeated.values())
+        noisy = [f"{name} {stolen:.1%}" for name, (_, stolen) in self.repeated.items() if stolen > CALM]
+        yield f"- {aside} rounds set aside; still stolen of those that count: {', '.join(noisy) or 'next to nothing'}"
         yield ""
 
     def _ratios(self) -> Iterator[str]:

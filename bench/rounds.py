@@ -1,13 +1,13 @@
 """Contenders take turns, round by round; what is compared are the ratios within each round.
 
 Whatever else the machine does meets all of a round alike, as long as it lasts longer than a round. What it does not
-meet alike shows in the spread of the ratios, which is reported with their median.
+meet alike shows in the spread of the ratios, which is reported with their median. Rounds of which a hypervisor took a
+part are run again (`stolen.py`).
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,11 @@ from functools import partial
 import numpy as np
 
 from bench.contenders import Contender
+from bench.stolen import Runs, undisturbed
 from bench.work import Work
+
+FINALISTS = 3
+FINAL_ROUNDS = 5
 
 Say = Callable[[str], None]
 """Told what is being done; called from the measuring thread, between measurements."""
@@ -63,25 +67,36 @@ def us_of(contender: Contender, passes: int) -> float:
     return us
 
 
+def least_us_of(contender: Contender, passes: int) -> float:
+    """The lesser of two runs."""
+    return min(undisturbed(lambda _: us_of(contender, passes), 2).values)
+
+
 def best(candidates: Sequence[Callable[[], Contender]], seconds: float, tell: Say) -> Contender:
-    """The fastest of them in two runs of so many seconds each; the others are closed again."""
+    """The fastest of them; the others are closed again.
+
+    Those that were fastest in two runs of so many seconds each take turns in a final: the best of many runs by
+    themselves is the luckiest as well.
+    """
     if len(candidates) == 1:
         return candidates[0]()
-    fastest: Contender | None = None
-    least_us = 0.0
+    found: list[tuple[float, Callable[[], Contender]]] = []
     for make in candidates:
         contender = make()
-        tell(f"{contender.name}: {contender.detail}")
-        passes = passes_in(contender, seconds)
-        us = min(us_of(contender, passes) for _ in range(2))
-        if fastest is None or us < least_us:
-            loser, fastest, least_us = fastest, contender, us
-        else:
-            loser = contender
-        if loser is not None:
-            loser.close()
-    assert fastest is not None, "no candidates"
-    return fastest
+        try:
+            tell(f"{contender.name}: {contender.detail}")
+            found.append((least_us_of(contender, passes_in(contender, seconds)), make))
+        finally:
+            contender.close()
+    found.sort(key=lambda one: one[0])
+    finalists = {str(place): make() for place, (_, make) in enumerate(found[:FINALISTS])}
+    tell("final")
+    turns = take_turns(finalists, FINAL_ROUNDS, seconds, tell).values
+    winner = min(finalists, key=lambda key: Spread.of([taken[key] for taken in turns]).median)
+    for key, contender in finalists.items():
+        if key != winner:
+            contender.close()
+    return finalists[winner]
 
 
 def with_capacity(candidates: Sequence[Callable[[Work], Contender]], work: Work, seconds: float, tell: Say) -> Work:
@@ -92,7 +107,7 @@ def with_capacity(candidates: Sequence[Callable[[Work], Contender]], work: Work,
     contender = best([partial(make, work) for make in candidates], seconds, tell)
     try:
         passes = passes_in(contender, seconds)
-        return replace(work, capacity=1e6 / min(us_of(contender, passes) for _ in range(2)))
+        return replace(work, capacity=1e6 / least_us_of(contender, passes))
     finally:
         contender.close()
 
@@ -109,8 +124,10 @@ def name_of(key: str, figure: str) -> str:
     return f"{key}: {figure}" if figure else key
 
 
-def take_turns(contenders: Mapping[str, Contender], rounds: int, seconds: float, tell: Say) -> dict[str, list[float]]:
-    """What is compared of each contender, in microseconds, and its other figures: one value a round.
+def take_turns(
+    contenders: Mapping[str, Contender], rounds: int, seconds: float, tell: Say
+) -> Runs[Mapping[str, float]]:
+    """What is compared of each contender, in microseconds, and its other figures, by name: one value a round.
 
     Args:
         contenders: by the name that they have in the result. Each round begins with another one, and every other round
@@ -120,15 +137,16 @@ def take_turns(contenders: Mapping[str, Contender], rounds: int, seconds: float,
         tell: told of every round.
     """
     passes = {key: passes_in(contender, seconds) for key, contender in contenders.items()}
-    taken: defaultdict[str, list[float]] = defaultdict(list)
-    for index in range(rounds + 1):
-        tell(f"round {index} of {rounds}" if index else "warming up")
+
+    def play(index: int) -> Mapping[str, float]:
+        tell(f"round {index}: {rounds} undisturbed ones are wanted" if index else "warming up")
+        taken: dict[str, float] = {}
         for key in order(list(contenders), index):
             contender = contenders[key]
             contender.seed = index
-            us = us_of(contender, passes[key])
-            if index:
-                taken[key].append(us)
-                for figure, value in contender.figures().items():
-                    taken[name_of(key, figure)].append(value)
-    return taken
+            taken[key] = us_of(contender, passes[key])
+            taken |= {name_of(key, figure): value for figure, value in contender.figures().items()}
+        return taken
+
+    play(0)
+    return undisturbed(play, rounds)

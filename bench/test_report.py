@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from bench.machine import Machine
 from bench.open_loop import arrivals_ns
 from bench.report import BEGIN, END, Line, Report, replace_block
 from bench.rounds import Spread, name_of
+from bench.stolen import Runs
 from bench.widths import Outcome
 
 
@@ -65,10 +67,13 @@ def test_figure_of_ours_alone_has_its_unit_and_no_peer() -> None:
     never = Claim("an event that does not come", "", figure="never")
     experiment = Experiment("overload", lambda: pytest.fail("not needed"), {}, [claim, never])
     report = Report(Machine.here(), rounds=3, seconds=0.01)
-    report.add(experiment, {}, {name_of(OURS, "refusal p50"): [70.0, 3.0, 60.0]})
+    refusals: list[Mapping[str, float]] = [{name_of(OURS, "refusal p50"): us} for us in (70.0, 3.0, 60.0)]
+    report.add(experiment, {}, Runs(refusals, set_aside=4, stolen=0.02))
     assert "| a refusal |  | at most 50 us | 60 us |" in report.page()
     assert "- a refusal: 60 us of at most 50 us" in report.page()
     assert "never" not in report.page()
+    assert "- 4 rounds set aside; still stolen of those that count: overload 2.0%" in report.page()
+    assert report.as_json()["repeated"] == {"overload": {"set_aside": 4, "still_stolen": 0.02}}
 
 
 def test_arrivals_come_at_the_rate_and_in_a_round_at_the_same_moments() -> None:

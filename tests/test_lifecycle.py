@@ -473,6 +473,26 @@ def test_signals_are_left_to_the_applications_own_threads() -> None:
         assert sum(bool(mask >> (signal.SIGINT - 1) & 1) for mask in masks) >= 4
 
 
+@pytest.mark.parametrize(("chosen", "of_lanes"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")])
+def test_lanes_take_no_cpu_from_who_wakes_them_unless_a_policy_was_chosen(chosen: str, of_lanes: str) -> None:
+    succeeds(
+        f"""
+        import contextlib
+        os.sched_setscheduler(0, os.{chosen}, os.sched_param(0))
+        model = ovengine.load(mlp(4, 4))
+        model(ROW)
+        found = set()
+        for task in os.listdir("/proc/self/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
+                if open(f"/proc/self/task/{{task}}/comm").read().startswith("ovengine "):
+                    found.add(os.sched_getscheduler(int(task)))
+        assert found == {{os.{of_lanes}}}, found
+        assert os.sched_getscheduler(0) == os.{chosen}
+        model.close()
+        """
+    )
+
+
 def test_nothing_is_in_use_when_all_is_done() -> None:
     assert set(_core.debug_counters()) >= {"slots", "batches", "requests", "rows", "notices"}
     with fake(1, 4) as model:

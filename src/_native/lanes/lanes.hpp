@@ -1,10 +1,6 @@
 // Lanes: the lanes of a model, who has each of them at the moment, and what they do next.
 #pragma once
 
-#include <pthread.h>
-
-#include <csignal>
-
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -25,6 +21,7 @@
 #include "lanes/idle_lanes.hpp"
 #include "lanes/lane.hpp"
 #include "lanes/policy.hpp"
+#include "platform/thread.hpp"
 #include "queue/dispatcher.hpp"
 #include "requests/session.hpp"
 
@@ -194,7 +191,7 @@ class Lanes {
         running_.fetch_add(1, std::memory_order_relaxed);
         try {
             std::thread([this, owner, body] {
-                block_signals();
+                platform::block_signals();
                 body();
                 running_.fetch_sub(1, std::memory_order_acq_rel);
             }).detach();
@@ -277,16 +274,10 @@ class Lanes {
         dispatcher_.set_shortest_run_ns(static_cast<std::int64_t>(ladder_->costs().run_us(1) * 1e3));
     }
 
-    // Signals are for the application's own threads.
-    static void block_signals() noexcept {
-        sigset_t all;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, nullptr);
-    }
-
     void run_lane(std::uint32_t index) {
-        block_signals();
-        pthread_setname_np(pthread_self(), ("ovengine " + std::to_string(index)).c_str());  // for top, gdb, perf
+        platform::block_signals();
+        platform::name_this_thread("ovengine " + std::to_string(index));
+        platform::do_not_preempt();
         LaneThread& lane = *lanes_[index];
         std::int64_t refine_at_ns = now_ns() + kRefineInterval.count();
         for (;;) {
