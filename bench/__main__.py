@@ -13,11 +13,10 @@ from rich.table import Table
 
 from bench import ROOT, core, footprint, widths
 from bench.claims import Experiment
-from bench.contenders import Contender
 from bench.experiments import EXPERIMENTS
 from bench.machine import Machine
 from bench.report import Report, replace_block
-from bench.rounds import Say, best, take_turns, with_capacity
+from bench.rounds import Make, Say, best, play, with_capacity
 
 SWEEP_SHARE = 0.5
 """A candidate's run while the best is chosen, as a part of a turn."""
@@ -75,15 +74,12 @@ def run(experiment: Experiment, report: Report, tell: Say) -> None:
     """Choose the best candidates, let them take turns, and report."""
     seconds, rounds = report.seconds * experiment.seconds, report.rounds * experiment.rounds
     work = with_capacity(experiment.capacity, experiment.work(), seconds * SWEEP_SHARE, tell)
-    field: dict[str, Contender] = {}
-    try:
-        for key, candidates in experiment.field.items():
-            tell(key)
-            field[key] = best([partial(make, work) for make in candidates], seconds * SWEEP_SHARE, tell)
-        report.add(experiment, field, take_turns(field, rounds, seconds, tell))
-    finally:
-        for contender in field.values():
-            contender.close()
+    chosen: dict[str, Make] = {}
+    for key, candidates in experiment.field.items():
+        tell(key)
+        chosen[key] = best([partial(make, work) for make in candidates], seconds * SWEEP_SHARE, tell)
+    turns, field = play(chosen, rounds, seconds, tell)
+    report.add(experiment, {key: field[key] for key in chosen}, turns)
 
 
 def _options() -> argparse.Namespace:

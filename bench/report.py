@@ -157,11 +157,12 @@ Written by `make bench`; do not edit. What is measured is in `bench/`: `pytest b
 pytest-benchmark.
 
 Each ratio comes from one run, in which the contenders took turns, each round in another order: {self.rounds}
-rounds after one that does not count, about {self.seconds:g} s a turn, or a multiple of both where a small difference
-matters. A ratio is taken within each round; the table has the median, the quartiles and the extremes. A request counts
-as answered when the caller holds an array of its outputs, and the answers of every turn are compared with those of
-`compiled_model(x)`. All compute in f32. Every peer is the fastest of its candidates, chosen before the rounds,
-in a final of those that were fastest one by one (`bench/experiments.py` lists them); ovengine has its defaults.
+rounds, about {self.seconds:g} s a turn, or a multiple of both where a small difference matters. Before the first half
+of the rounds the contenders are made in one order, before the second in the other; the first round of each half does
+not count. A ratio is taken within each round; the table has the median, the quartiles and the extremes. A request
+counts as answered when the caller holds an array of its outputs, and the answers of every turn are compared with those
+of `compiled_model(x)`. All compute in f32. Every peer is the fastest of its candidates, chosen before the rounds in a
+final of those that were fastest one by one (`bench/experiments.py` lists them); ovengine has its defaults.
 
 Where a hypervisor gave more than {CALM:.2%} of a round's CPU time to other guests, the round is set aside and another
 one is run, whatever it showed, up to twice as many rounds in all; then those with the least stolen are taken as well.

@@ -29,7 +29,7 @@ def test_contender_answers_all_requests(
     candidates = [partial(make, work_of(experiment)) for make in experiment.field[key]]
     if benchmark.disabled:
         candidates = candidates[:1]
-    contender = best(candidates, SWEEP_SECONDS, tell=lambda _: None)
+    contender = best(candidates, SWEEP_SECONDS, tell=lambda _: None)()
     try:
         benchmark.group = experiment.name
         benchmark.pedantic(contender.run, args=(1,), rounds=ROUNDS, warmup_rounds=2)  # type: ignore[no-untyped-call]
