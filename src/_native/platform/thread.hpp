@@ -18,9 +18,7 @@ inline void block_signals() noexcept {
 }
 
 // For top, gdb and perf; at most 15 characters.
-inline void name_this_thread(const std::string& name) noexcept {
-    pthread_setname_np(pthread_self(), name.c_str());
-}
+inline void name_this_thread(const std::string& name) noexcept { pthread_setname_np(pthread_self(), name.c_str()); }
 
 // From here on, to be woken takes the CPU from no other thread: a lane that is woken by a submit on the only free CPU
 // would have it at once otherwise, and the submit would return after the inference. The share of the CPU is the same
