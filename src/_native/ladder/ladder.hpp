@@ -41,8 +41,9 @@ class Ladder {
         Observed& seen = observed_[lane][step];
         // relaxed, and no read-modify-write: a lane has one owner at a time, and refined() may be a moment late.
         const std::uint32_t runs = seen.runs.load(std::memory_order_relaxed);
-        const double us = static_cast<double>(ns) / 1e3;
         const double mean = seen.us.load(std::memory_order_relaxed);
+        const double known = runs > 0 ? mean : costs_.cost_us(step);
+        const double us = std::min(static_cast<double>(ns) / 1e3, known > 0 ? kMostAtOnce * known : HUGE_VAL);
         seen.us.store(mean + (us - mean) * std::max(kWeight, 1.0 / (runs + 1)), std::memory_order_relaxed);
         seen.runs.store(std::min(runs + 1, kEnoughRuns), std::memory_order_relaxed);
     }
@@ -72,7 +73,10 @@ class Ladder {
   private:
     static constexpr double kWakeUs = 30.0;      // about what it takes to wake a thread
     static constexpr double kWeight = 1.0 / 16;  // of a new observation
-    static constexpr double kChange = 0.15;      // less than this is no news
+    // No observation counts for more than this many times what is known: where a lane stood still for once, its size
+    // would look so bad that it is not run again, and nobody would find out. What is really so slow is soon known.
+    static constexpr double kMostAtOnce = 2.0;
+    static constexpr double kChange = 0.15;  // less than this is no news
 
     struct alignas(platform::kNoSharing) Observed {
         std::atomic<double> us{0};  // exponentially weighted mean

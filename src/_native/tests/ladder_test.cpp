@@ -99,26 +99,6 @@ TEST("a new ladder has to fit") {
     CHECK(model.finish(ticket, 1) == Outcome::ok);
 }
 
-TEST("refining changes how a batch is cut") {
-    // Said to be cheap at 4; found out to cost far more than four times a row alone.
-    Model model({.ladder = {1, 4}, .cost_us = {1e5, 1.1e5}, .behavior = {.service_time_per_row_us = 300}});
-    for (int i = 0; i < 64; ++i) {
-        Ticket one = model.submit(1);
-        CHECK(model.finish(one, 1) == Outcome::ok);
-    }
-    model->refine();  // 300 us instead of 100,000 for one row, and 4 rows are taken to be so much cheaper as well
-    CHECK(model->costs()[0].second < 1e5 && model->costs()[1].second < 1.1e5);
-    CHECK(std::abs(model->costs()[1].second / model->costs()[0].second - 1.1) < 0.01);
-    for (int i = 0; i < 64; ++i) {
-        for (const std::uint32_t rows : {1u, 4u}) {
-            Ticket ticket = model.submit(1, rows);
-            CHECK(model.finish(ticket, 1) == Outcome::ok);
-        }
-    }
-    model->refine();
-    CHECK(model->costs()[1].second > 2 * model->costs()[0].second);
-}
-
 TEST("the ladder may grow while everybody submits") {
     Model model({.ladder = {1}, .lanes = 2});
     std::atomic<bool> stop{false};
@@ -146,23 +126,6 @@ TEST("the ladder may grow while everybody submits") {
     }
     stop.store(true);
     for (auto& thread : threads) thread.join();
-}
-
-TEST("a size that is not run because it was measured badly is found out to be good") {
-    // Said to take longer for 4 rows than four runs of one; in truth each run takes the same.
-    Model model({.ladder = {1, 4}, .cost_us = {20, 120}, .behavior = {.service_time_us = 20}});
-    const auto run = [&] {
-        Ticket ticket = model.submit(1, 4);
-        CHECK(model.finish(ticket, 1) == Outcome::ok);
-    };
-    run();
-    CHECK_EQ(model.device->calls().size(), 4u);
-    for (int i = 0; i < 40; ++i) run();
-    model->refine();
-    const std::size_t before = model.device->calls().size();
-    run();
-    CHECK_EQ(model.device->calls().size(), before + 1);
-    CHECK_EQ(model.device->calls().back().size, 4u);
 }
 
 TEST("a size that is far from good is not tried") {

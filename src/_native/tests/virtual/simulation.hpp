@@ -59,11 +59,14 @@ class Simulation {
         requests_.push_back({ticket, tag});
         return requests_.size() - 1;
     }
+    // What the device takes from now on.
+    void take(const Costs& costs) {
+        const std::lock_guard lock(mutex_);
+        takes_us_ = costs;
+    }
+    // And what the table says.
     void set_costs(const Costs& costs) {
-        {
-            const std::lock_guard lock(mutex_);
-            takes_us_ = costs;
-        }
+        take(costs);
         model.install(sizes(costs), times(costs));
     }
     bool is_done(std::size_t request) { return ModelCore::outcome(requests_[request].ticket) != Outcome::pending; }
