@@ -86,7 +86,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = [experiment.name for experiment in EXPERIMENTS]
     parser.add_argument("--only", action="append", choices=names, help="this experiment (may be repeated); no writing")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of each experiment, at least (default 15)")
+    parser.add_argument("--rounds", type=int, default=16, help="rounds of each experiment, at least (default 16)")
     parser.add_argument("--seconds", type=float, default=0.2, help="about how long one turn takes (default 0.2)")
     every = len(widths.WIDTHS)
     parser.add_argument(

@@ -155,7 +155,7 @@ def play(
 ) -> tuple[Runs[Mapping[str, float]], Mapping[str, Contender]]:
     """What `take_turns` finds, in two halves: contenders are made in the given order, and then in that from its end.
 
-    Who is made first is not as fast as those after it (the same ResNet-50 by 3 %: its memory is another).
+    Who is made first is not as fast as those after it, though it be the same (of two ResNet-50, by 3 to 5 %).
 
     Args:
         makes: the contenders, by name.

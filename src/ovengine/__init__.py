@@ -54,10 +54,11 @@ from ovengine.errors import (
     UnknownPluginError,
 )
 from ovengine.hookspecs import Blob, hookimpl
-from ovengine.model import Model, ModelStats
+from ovengine.model import Model
 from ovengine.plan import BatchPlan, DevicePlan, Plan, TensorInfo
 from ovengine.plugins import Plugins
 from ovengine.profile import Profile
+from ovengine.stats import ModelStats
 from ovengine.tuner import Tuning, tune
 
 __all__ = [

@@ -1,87 +1,30 @@
-"""A loaded model: the native half with what Python adds around it (bulk iteration, plan, statistics)."""
+"""A loaded model: the native half with what Python adds around it (plan, limits, many items at once)."""
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
-from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Hashable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
-from ovengine._core import Compiled, CpuBudget, Future, Inputs, NativeModel, Result
+from ovengine._bulk import AsyncMap, map_as_completed, map_in_order
+from ovengine._core import Compiled, CpuBudget, Inputs, NativeModel, Result
 from ovengine._costs import CostTable
 from ovengine._limits import UNCHANGED, Unchanged, changed_limits
 from ovengine._preparation import Preparation
-from ovengine.errors import ConfigError, EngineClosed, QueueFull
+from ovengine.errors import ConfigError, EngineClosed
 from ovengine.plan import Plan, TensorInfo
+from ovengine.stats import ModelStats
 
-__all__ = ["LaneStats", "Model", "ModelStats", "Percentiles"]
+__all__ = ["Model"]
 
 # Requests that `map` keeps in flight, in batches per lane: one runs, one is ready, one is being written, one is read.
 WINDOW_BATCHES = 4
 LEAST_WINDOW = 16
-# How soon `map` tries again when others fill the queue.
-RETRY_SECONDS = 0.0005
-
-Submit = Callable[[Inputs], Future]
-
-
-@dataclass(frozen=True, slots=True)
-class Percentiles:
-    """Of a time, in microseconds."""
-
-    p50: float
-    p90: float
-    p99: float
-    max: float
-    mean: float
-
-
-@dataclass(frozen=True, slots=True)
-class LaneStats:
-    """What one lane has run."""
-
-    device: str
-    batches: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStats:
-    """Counts since the model was loaded; a snapshot.
-
-    queue_us: from submission to the start of the inference. inference_us: of one `infer()`.
-    dispatch: batches by why they were started: `full`, `idle` (a lane was free), `delay` (`max_queue_delay_us` was
-        over), `caller` (a blocking caller ran it), `bulk` (`infer_rows`), `session` (each of its requests).
-    failures: requests accepted but not served, by reason. rejections: requests not accepted, by reason.
-    """
-
-    requests: int
-    rows: int
-    batches: int
-    rows_per_batch: float
-    pending_requests: int
-    queue_us: Percentiles
-    inference_us: Percentiles
-    dispatch: Mapping[str, int]
-    lanes: tuple[LaneStats, ...]
-    failures: Mapping[str, int]
-    rejections: Mapping[str, int]
 
 
 class Model(NativeModel):
@@ -261,20 +204,7 @@ class Model(NativeModel):
 
     def stats(self) -> ModelStats:
         """A snapshot of the counters; may be called at any time, also after `close`."""
-        raw = self.native_stats()
-        return ModelStats(
-            requests=raw["requests"],
-            rows=raw["rows"],
-            batches=raw["batches"],
-            rows_per_batch=raw["rows_per_batch"],
-            pending_requests=raw["pending_requests"],
-            queue_us=Percentiles(**raw["queue_us"]),
-            inference_us=Percentiles(**raw["inference_us"]),
-            dispatch=MappingProxyType(raw["dispatch"]),
-            lanes=tuple(LaneStats(*lane) for lane in raw["lanes"]),
-            failures=MappingProxyType(raw["failures"]),
-            rejections=MappingProxyType(raw["rejections"]),
-        )
+        return ModelStats.of(self.native_stats())
 
     def map(
         self,
@@ -299,9 +229,8 @@ class Model(NativeModel):
         """
         limit = self._window(window)
         submit = partial(self.submit, priority=priority, group=group)
-        if ordered:
-            return self._map_in_order(iterable, limit, submit)
-        return self._map_as_completed(iterable, limit, submit)
+        results = map_in_order if ordered else map_as_completed
+        return results(submit, iterable, limit)
 
     def amap(
         self,
@@ -314,7 +243,7 @@ class Model(NativeModel):
     ) -> AsyncIterator[Result]:
         """Like `map`, for `async for`. Results are yielded as they come, also while the next item is awaited."""
         submit = partial(self.ainfer, priority=priority, group=group)
-        return _AsyncMap(submit, self._window(window), ordered).run(iterable)
+        return AsyncMap(submit, self._window(window), ordered).run(iterable)
 
     def close(self, timeout: float | None = None) -> bool:
         """Finish what is pending, for up to `timeout` seconds (None: as long as it takes), and stop the lanes.
@@ -359,165 +288,7 @@ class Model(NativeModel):
             raise ConfigError(f"window must be None or an integer of at least 1, not {window!r}")
         return window
 
-    def _map_in_order(self, iterable: Iterable[Inputs], window: int, submit: Submit) -> Iterator[Result]:
-        pending: deque[Future] = deque()
-        try:
-            for inputs in iterable:
-                while pending and (len(pending) >= window or pending[0].done()):
-                    yield pending.popleft().result()
-                pending.append(submit_when_room(submit, inputs, pending))
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-    def _map_as_completed(self, iterable: Iterable[Inputs], window: int, submit: Submit) -> Iterator[Result]:
-        pending: dict[Future, None] = {}
-        completed: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        try:
-            for inputs in iterable:
-                while pending and (len(pending) >= window or not completed.empty()):
-                    future = completed.get()
-                    del pending[future]
-                    yield future.result()
-                future = submit_when_room(submit, inputs, pending)
-                pending[future] = None
-                future._add_callback(completed.put)
-            while pending:
-                future = completed.get()
-                del pending[future]
-                yield future.result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def submit_when_room(submit: Submit, inputs: Inputs, pending: Iterable[Future]) -> Future:
-    while True:
-        try:
-            return submit(inputs)
-        except QueueFull:
-            # Room comes when the oldest of ours is done; with none of ours in flight, others fill the queue.
-            unfinished = next((future for future in pending if not future.done()), None)
-            if unfinished is None:
-                time.sleep(RETRY_SECONDS)
-            else:
-                unfinished.exception()
-
 
 def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any, str, tuple[tuple[int, int], ...]]:
     assert tensor.shape is not None  # the planner refuses models of dynamic rank
     return tensor.name, tensor.names, tensor.shape, tensor.dtype, tensor.element_type, tensor.limits
-
-
-class _AsyncMap:
-    """One `amap`: its requests in flight."""
-
-    def __init__(self, submit: Submit, window: int, ordered: bool) -> None:
-        self._submit = submit
-        self._window = window
-        self._ordered = ordered
-        self._pending: deque[Future] = deque()
-
-    async def run(self, iterable: Iterable[Inputs] | AsyncIterable[Inputs]) -> AsyncIterator[Result]:
-        results = self._over_async(iterable) if isinstance(iterable, AsyncIterable) else self._over_plain(iterable)
-        try:
-            async for result in results:
-                yield result
-        finally:
-            await results.aclose()
-            for future in self._pending:
-                future.cancel()
-
-    async def _over_plain(self, iterable: Iterable[Inputs]) -> AsyncGenerator[Result, None]:
-        for inputs in iterable:
-            while (done := self._take_done()) is not None:
-                yield await done
-            while len(self._pending) >= self._window:
-                yield await self._next_result()
-            self._pending.append(await self._submit_when_room(inputs))
-        while self._pending:
-            yield await self._next_result()
-
-    async def _over_async(self, iterable: AsyncIterable[Inputs]) -> AsyncGenerator[Result, None]:
-        import asyncio  # who calls this has it loaded already; `import ovengine` should not
-
-        items = aiter(iterable)
-        following: asyncio.Future[Inputs] | None = None
-        exhausted = False
-        try:
-            while True:
-                while (done := self._take_done()) is not None:
-                    yield await done
-                if not exhausted and following is None and len(self._pending) < self._window:
-                    following = asyncio.ensure_future(anext(items))
-                if following is None and not self._pending:
-                    return
-                # The next item may be long in coming; results must not wait for it.
-                await _any_done(self._awaited() if following is None else [following, *self._awaited()])
-                if following is not None and following.done():
-                    try:
-                        inputs = following.result()
-                    except StopAsyncIteration:
-                        exhausted = True
-                    else:
-                        self._pending.append(await self._submit_when_room(inputs))
-                    following = None
-        finally:
-            if following is not None:
-                following.cancel()
-
-    def _take_done(self) -> Future | None:
-        """The result that may be yielded now."""
-        done: Future | None = next((future for future in self._awaited() if future.done()), None)
-        if done is not None:
-            self._pending.remove(done)
-        return done
-
-    async def _next_result(self) -> Result:
-        """The result that may be yielded next."""
-        if self._ordered:
-            return await self._pending.popleft()
-        while (done := self._take_done()) is None:
-            await _any_done(self._awaited())
-        return await done
-
-    def _awaited(self) -> list[Future]:
-        """Any of those in flight, or only the oldest one where the order is kept."""
-        return [self._pending[0]] if self._ordered and self._pending else list(self._pending)
-
-    async def _submit_when_room(self, inputs: Inputs) -> Future:
-        import asyncio
-
-        while True:
-            try:
-                return self._submit(inputs)
-            except QueueFull:
-                unfinished = [future for future in self._pending if not future.done()]
-                if unfinished:
-                    await _any_done(unfinished)
-                else:
-                    await asyncio.sleep(RETRY_SECONDS)
-
-
-async def _any_done(futures: Sequence[Any]) -> None:
-    """Wait for the first of several futures, asyncio's or ovengine's.
-
-    `asyncio.wait` would do from Python 3.11 on; before, it makes a task of each that outlives the wait.
-    """
-    import asyncio
-
-    waiter = asyncio.get_running_loop().create_future()
-
-    def wake(_: object) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    for future in futures:
-        future.add_done_callback(wake)
-    try:
-        await waiter
-    finally:
-        for future in futures:
-            future.remove_done_callback(wake)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,12 +20,12 @@ from ovengine.errors import ConfigError
 Outputs = Mapping[str, npt.NDArray[Any]]
 
 
-class Writer(AbstractContextManager["Writer"]):
+class Writer(AbstractContextManager["Writer"], ABC):
     """Takes the results of requests in order; what it wrote is complete when the context ends."""
 
+    @abstractmethod
     def write(self, request: Request, outputs: Outputs) -> None:
         """Take one result; the arrays are the writer's from then on."""
-        raise NotImplementedError
 
 
 def open_writer(target: str | None) -> Writer:

@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ovengine._bulk import submit_when_room
 from ovengine._core import Future
 from ovengine.compat._adopted import adopt
 from ovengine.compat._ports import Ports
 from ovengine.compat.infer_request import InferRequest
 from ovengine.errors import ConfigError
-from ovengine.model import Model, submit_when_room
+from ovengine.model import Model
 
 if TYPE_CHECKING:
     import openvino
