@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -42,20 +44,24 @@ def main() -> None:
         def tell(what: str) -> None:
             progress.update(bar, now=what)
 
+        @contextlib.contextmanager
+        def stage(name: str) -> Iterator[None]:
+            progress.update(bar, description=name)
+            if not console.is_terminal:  # where the bar shows only at the end
+                console.print(name)
+            yield
+            progress.advance(bar)
+
         for experiment in chosen:
-            progress.update(bar, description=experiment.name)
-            run(experiment, report, tell)
-            progress.advance(bar)
+            with stage(experiment.name):
+                run(experiment, report, tell)
         if not options.only:
-            progress.update(bar, description="many widths")
-            report.add_widths(widths.measure(options.widths, tell))
-            progress.advance(bar)
-            progress.update(bar, description="memory and rest")
-            report.footprint = footprint.measure()
-            progress.advance(bar)
-            progress.update(bar, description="core")
-            report.core = core.measure()
-            progress.advance(bar)
+            with stage("many widths"):
+                report.add_widths(widths.measure(options.widths, tell))
+            with stage("memory and rest"):
+                report.footprint = footprint.measure()
+            with stage("core"):
+                report.core = core.measure()
         progress.update(bar, description="done", now="")
     console.print(_table(report))
 
