@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ import ovengine
 from ovengine import _costs
 from ovengine._cache import Cache
 from ovengine._compiler import Compiler
+from ovengine._others import Others, busy_seconds
 from ovengine.errors import CacheWarning
 from ovengine.testing import TINY_MLP, mlp
 from support import EXACT, Array, ready, reference, wait_until
@@ -133,6 +139,59 @@ def test_what_is_a_week_old_is_measured_anew(
     monkeypatch.setattr(_costs, "KEPT_SECONDS", 0)
     load().close()
     assert 1 in work.measured
+
+
+def test_what_was_measured_while_others_were_busy_is_measured_anew_within_the_hour(tmp_path: Path) -> None:
+    clocks = {"busy": 0.0, "own": 0.0, "wall": 0.0}
+
+    def table() -> _costs.CostTable:
+        made = _costs.CostTable(Cache(tmp_path), {"model": "m"})
+        busy, own, wall = (partial(clocks.__getitem__, name) for name in clocks)
+        made.others = Others(busy, own, wall, cpus=2)
+        return made
+
+    def measure(into: _costs.CostTable, **seconds: float) -> float:
+        """How long it is kept, in seconds."""
+        with into.others.watched():
+            for name, more in seconds.items():
+                clocks[name] += more
+        into.seconds[len(into.seconds) + 1] = 1e-6
+        into.save()
+        (path,) = (tmp_path / _costs.KIND).glob("*.json")
+        return float(json.loads(path.read_text())["value"]["until"]) - time.time()
+
+    clocks["busy"] = 1000  # what others did before is of no account
+    week, hour = _costs.KEPT_SECONDS, _costs.KEPT_SECONDS_IF_BUSY
+    first = table()
+    assert week - 60 < measure(first, busy=0.9, own=0.8, wall=0.5) <= week  # a tenth of two CPUs
+    assert hour - 60 < measure(first, busy=0.2, own=0.05, wall=0.1) <= hour
+    assert (
+        hour - 60 < measure(table(), busy=0.1, own=0.1, wall=0.1) <= hour
+    )  # it is kept no longer for that
+
+
+def test_others_are_seen_at_their_work() -> None:
+    others = Others()
+    hog = "while True: pass"
+    with subprocess.Popen([sys.executable, "-c", hog]) as one, subprocess.Popen([sys.executable, "-c", hog]) as two:
+        time.sleep(0.5)
+        with others.watched():
+            time.sleep(1)
+        one.kill()
+        two.kill()
+    # Up to two CPUs of them; that others of the tests run as well makes it no less.
+    assert others.share > 0.7 * min(2, len(os.sched_getaffinity(0))) / (os.cpu_count() or 1)
+
+
+def test_a_system_that_does_not_say_what_its_cpus_do_has_no_others(tmp_path: Path) -> None:
+    assert busy_seconds(tmp_path / "none") == 0
+    stat = tmp_path / "stat"
+    for text in ("", "cpu  1 2 3", "cpu x"):
+        stat.write_text(text)
+        assert busy_seconds(stat) == 0
+    stat.write_text("cpu  100 20 3 999 999 4 50 600 7 7\ncpu0 1")
+    assert busy_seconds(stat) * os.sysconf("SC_CLK_TCK") == pytest.approx(100 + 20 + 3 + 4 + 50 + 600)
+    assert Others(busy=lambda: 0.0).share == 0
 
 
 def test_that_all_takes_longer_is_no_reason_to_measure_anew(tmp_path: Path) -> None:

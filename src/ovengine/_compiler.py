@@ -189,7 +189,8 @@ class Compiler:
         min_runs = 1 if seconds.get(1, 0.0) * (rows or 1) > LONG_SECONDS else 3
         # A figure that is asked for again matters: it gets longer.
         limit = MEASURE_SECONDS if first_time else 2 * MEASURE_SECONDS
-        with self._weigh(rows, len(compiled), used=True) if first_time else contextlib.nullcontext():
+        weighing = self._weigh(rows, len(compiled), used=True) if first_time else contextlib.nullcontext()
+        with weighing, self.table.others.watched():
             found = at_once(lambda one: one.measure(min_runs=min_runs, max_seconds=limit), compiled)
         self._measured.add(rows)
         seconds[rows] = min(sum(found) / len(found), seconds.get(rows, math.inf))

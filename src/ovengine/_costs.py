@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ovengine._others import Others
+
 if TYPE_CHECKING:
     from ovengine._cache import Cache
     from ovengine.config import LoadOptions
@@ -18,24 +20,27 @@ if TYPE_CHECKING:
 
 KIND = "cost"
 # What is kept is measured anew when this changes. To be raised with the built-in batchers.
-VERSION = 5
-# Then it is measured anew: what a machine was busy with the first time must not count for good.
+VERSION = 6
+# Then it is measured anew: what a machine was busy with the first time must not count for good. Sooner where others
+# took more than this share of the CPUs meanwhile: a ladder that was found then may be any, and what it does without
+# nobody sees.
 KEPT_SECONDS = 7 * 24 * 3600
+BUSY_SHARE, KEPT_SECONDS_IF_BUSY = 0.1, 3600
 # Batch sizes that are this many times as cheap, compared with each other, as they were measured to be.
 UNLIKE = 3.0
 
 
 class Kept(NamedTuple):
-    """The tables of `CostTable`, and when they were begun, in seconds since the epoch."""
+    """The tables of `CostTable`, and until when they hold, in seconds since the epoch."""
 
     seconds: dict[int | None, float]
     bytes: dict[int | None, int]
     plans: dict[str, tuple[tuple[int, ...], str]]
-    since: float
+    until: float
 
     def is_fresh(self, now: float) -> bool:
-        """Whether the machine is still what it was, as far as age tells."""
-        return 0 <= now - self.since < KEPT_SECONDS
+        """Whether the machine is still what it was, as far as age tells; not if the clock was set back."""
+        return now < self.until <= now + KEPT_SECONDS
 
 
 class CostTable:
@@ -49,14 +54,18 @@ class CostTable:
         self.seconds: dict[int | None, float] = {}
         self.bytes: dict[int | None, int] = {}
         self.plans: dict[str, tuple[tuple[int, ...], str]] = {}
-        self._since = time.time()
+        self.others = Others()  # to be watched while something is measured
+        now = time.time()
+        self._until = now + KEPT_SECONDS
         self._known: object = None
-        if key is not None and (found := cache.load(KIND, key, _parse)) is not None and found.is_fresh(self._since):
-            self.seconds, self.bytes, self.plans, self._since = found
+        if key is not None and (found := cache.load(KIND, key, _parse)) is not None and found.is_fresh(now):
+            self.seconds, self.bytes, self.plans, self._until = found
             self._known = self._value()
 
     def save(self) -> None:
         """Keep what is new."""
+        if self.others.share > BUSY_SHARE:
+            self._until = min(self._until, time.time() + KEPT_SECONDS_IF_BUSY)
         value = self._value()
         if self._key is not None and value != self._known:
             self._known = value
@@ -68,12 +77,12 @@ class CostTable:
         """
         ratios = [us * 1e-6 / self.seconds[size] for size, us in seen_us.items() if us > 0 and size in self.seconds]
         if ratios and max(ratios) > UNLIKE * min(ratios):
-            self.seconds, self.bytes, self.plans, self._since = Kept({}, {}, {}, time.time())
+            self.seconds, self.bytes, self.plans, self._until = Kept({}, {}, {}, time.time())
             self.save()
 
     def _value(self) -> dict[str, Any]:
         return {
-            "since": self._since,
+            "until": self._until,
             "seconds": {str(size or 0): seconds for size, seconds in self.seconds.items()},
             "bytes": {str(size or 0): count for size, count in self.bytes.items()},
             "plans": {question: [list(ladder), why] for question, (ladder, why) in self.plans.items()},
@@ -101,4 +110,4 @@ def _parse(value: Any) -> Kept:
     for ladder, _ in plans.values():
         if not ladder or list(ladder) != sorted(set(ladder)) or not set(ladder) <= seconds.keys():
             raise ValueError(f"{ladder} is no ladder of sizes that were measured")
-    return Kept(seconds, held, plans, float(value["since"]))
+    return Kept(seconds, held, plans, float(value["until"]))
