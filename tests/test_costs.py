@@ -165,9 +165,7 @@ def test_what_was_measured_while_others_were_busy_is_measured_anew_within_the_ho
     first = table()
     assert week - 60 < measure(first, busy=0.9, own=0.8, wall=0.5) <= week  # a tenth of two CPUs
     assert hour - 60 < measure(first, busy=0.2, own=0.05, wall=0.1) <= hour
-    assert (
-        hour - 60 < measure(table(), busy=0.1, own=0.1, wall=0.1) <= hour
-    )  # it is kept no longer for that
+    assert hour - 60 < measure(table(), busy=0.1, own=0.1, wall=0.1) <= hour  # it is kept no longer for that
 
 
 def test_others_are_seen_at_their_work() -> None:
