@@ -48,7 +48,9 @@ UNDER_LOAD = [
             {OURS: [partial(OpenLoopOvengine, load=load)], BATCH: _batches(load)},
             [Claim(f"{MLP}, open loop at {load:.0%} of BATCH's capacity, p99 latency", BATCH, target, latency=True)],
             capacity=BATCHES,
-            seconds=4,
+            # Short turns, many of them: of those more are calm.
+            seconds=2,
+            rounds=2,
         )
         for load, target in ((0.5, 0.3), (0.8, 0.5))
     ),
