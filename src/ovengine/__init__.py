@@ -14,7 +14,7 @@ without the GIL. Python decides once, at load time: `print(model.plan)` shows wh
 Where to read on, in the order of a request's life:
     engine.py       Engine and load
     _planner.py     one load: loader, devices, batch axis, batcher, policy; the Plan that comes of it (plan.py)
-    model.py        Model: what Python adds to the native core
+    model.py        Model: what Python adds to the native core; stats.py, what it counts
     _core.pyi       the native core, as Python sees it
     tuner/          `tune`, and profile.py, what it leaves for `load`
     hookspecs.py    what plugins can do; builtin/ holds those that come with the package
