@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 import signal
 import textwrap
 import threading
@@ -488,6 +491,43 @@ def test_lanes_take_no_cpu_from_who_wakes_them_unless_a_policy_was_chosen(chosen
                     found.add(os.sched_getscheduler(int(task)))
         assert found == {{os.{of_lanes}}}, found
         assert os.sched_getscheduler(0) == os.{chosen}
+        model.close()
+        """
+    )
+
+
+SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}.get(platform.machine())
+LINUX = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+
+
+@pytest.mark.skipif(SCHED_GETATTR is None or LINUX < (6, 12), reason="time slices of one's own are of Linux 6.12")
+@pytest.mark.parametrize("chosen", ["SCHED_OTHER", "SCHED_BATCH"])
+def test_the_thread_that_calls_back_takes_short_turns_unless_a_policy_was_chosen(chosen: str) -> None:
+    succeeds(
+        f"""
+        import ctypes, queue, struct
+        os.sched_setscheduler(0, os.{chosen}, os.sched_param(0))
+        os.nice(5)
+
+        def attributes():  # the policy, the niceness, the time slice in nanoseconds
+            found = ctypes.create_string_buffer(48)
+            assert ctypes.CDLL(None).syscall({SCHED_GETATTR}, 0, found, len(found), 0) == 0
+            _, policy, _, nice, _, runtime, _, _ = struct.unpack("=IIQiIQQQ", found.raw)
+            return policy, nice, runtime
+
+        seen = queue.SimpleQueue()
+        note = lambda *_: seen.put(attributes())
+        model = fake_model(service_time_us=200_000)
+        model.submit(ROW).add_done_callback(note)
+        of_callbacks = seen.get(timeout={PATIENCE})
+        model.submit(ROW).add_done_callback(lambda future: threading.Thread(target=note).start())
+        of_its_thread = seen.get(timeout={PATIENCE})
+        usual = attributes()
+        assert usual[:2] == (os.{chosen}, 5)
+        assert of_its_thread == usual
+        if usual[0] == os.SCHED_OTHER:
+            usual = (*usual[:2], 100_000)
+        assert of_callbacks == usual
         model.close()
         """
     )

@@ -101,6 +101,7 @@ cdef _LoopMailbox _new_loop_mailbox(object loop):
 cdef class _CallbackMailbox(_Mailbox):
     def _run(self):
         cdef Future future
+        take_short_turns()  # lanes are on the CPUs when their results come
         poll = select.poll()
         poll.register(self.fd(), select.POLLIN)
         while True:

@@ -159,6 +159,9 @@ cdef extern from "diagnostics/stats.hpp" namespace "ovengine" nogil:
         Histogram queue_ns, inference_ns
         void add(const LaneStats& other)
 
+cdef extern from "platform/thread.hpp" namespace "ovengine::platform" nogil:
+    void take_short_turns()
+
 cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
     ctypedef struct TimePoint "ovengine::platform::Clock::time_point":
         pass
