@@ -112,6 +112,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
     // The same for a request with terms: it waits for its turn in the backlog.
     Admission begin(std::uint32_t rows, Ticket& ticket, const Terms& terms) {
         if (terms.is_plain()) return begin(rows, ticket);
+        dispatcher_.expect(rows);
         if (const Admission admission = admit(rows, terms); admission != Admission::ok) return admission;
         ticket = Ticket{};
         ticket.rows = rows;

@@ -43,6 +43,7 @@ class CostTable {
             const std::size_t whole = covering(rows);
             if (kWorthCutting * cost_us_[whole] < best[rows]) steps_[rows] = {whole};
         }
+        find_most_rows();
     }
 
     const std::vector<std::uint32_t>& sizes() const noexcept { return sizes_; }
@@ -63,6 +64,13 @@ class CostTable {
         return us;
     }
 
+    // How many rows a batch may have while `waiting` rows wait: all of them, or those of the first of several runs. Who
+    // is in that has its result as soon as it is done, and another lane may take the rest. From grain() rows on, lanes
+    // have enough to do, and fewer batches are less work.
+    std::uint32_t most_rows(std::uint64_t waiting) const noexcept {
+        return waiting < most_rows_.size() ? most_rows_[waiting] : capacity();
+    }
+
     // The smallest size whose rows cost about as little as they can: work that is cut into such pieces is not dearer.
     std::uint32_t grain() const noexcept {
         double least = std::numeric_limits<double>::infinity();
@@ -81,10 +89,24 @@ class CostTable {
     // each run has a cost of its own beside the inference.
     static constexpr double kWorthCutting = 0.95;
     static constexpr double kAboutAsCheap = 1.1;
+    // What a batch costs beside its inference, as the batcher `adaptive` has it.
+    static constexpr double kBatchUs = 60.0;
+
+    // By rows that wait; nothing where a batch may have as many as fit.
+    void find_most_rows() {
+        const auto runs_whole = [this](std::uint32_t rows) {
+            return steps(rows).size() == 1 || run_us(rows) - cost_us(steps(rows).front()) < kBatchUs;
+        };
+        std::uint32_t whole = 0;  // so many rows, and fewer, run whole
+        while (whole < grain() && runs_whole(whole + 1)) ++whole;
+        for (std::uint32_t rows = 0; whole < grain() && rows < grain(); ++rows)
+            most_rows_.push_back(rows <= whole ? whole : runs_whole(rows) ? capacity() : sizes_[steps(rows).front()]);
+    }
 
     std::vector<std::uint32_t> sizes_;
     std::vector<double> cost_us_;
     std::vector<std::vector<std::size_t>> steps_;
+    std::vector<std::uint32_t> most_rows_;
 };
 
 }  // namespace ovengine

@@ -57,7 +57,7 @@ class Lanes {
         }
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
         wake_rows_.store(ladder_->wake_rows(), std::memory_order_relaxed);
-        tell_dispatcher();
+        dispatcher_.adopt(ladder_, lanes_.size());
     }
 
     std::size_t count() const noexcept { return lanes_.size(); }
@@ -251,7 +251,7 @@ class Lanes {
         for (std::size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->lane.install(Rungs(next, std::move(executors[i])));
         wake_rows_.store(next->wake_rows(), std::memory_order_relaxed);
         ladder_ = std::move(next);
-        tell_dispatcher();
+        dispatcher_.adopt(ladder_, lanes_.size());
     }
     // Before work, and after each piece of it: a share of the CPU budget, in turns with the lanes of other models.
     void take_share(LaneThread& lane) {
@@ -267,11 +267,6 @@ class Lanes {
         if (lane.share_until_ns == 0) return;
         lane.share_until_ns = 0;
         budget_->give_back(lane.cpus);
-    }
-
-    void tell_dispatcher() noexcept {
-        dispatcher_.set_sharing(static_cast<std::uint32_t>(lanes_.size()), ladder_->costs().grain());
-        dispatcher_.set_shortest_run_ns(static_cast<std::int64_t>(ladder_->costs().run_us(1) * 1e3));
     }
 
     void run_lane(std::uint32_t index) {

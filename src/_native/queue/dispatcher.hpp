@@ -13,6 +13,7 @@
 
 #include "batch/slot.hpp"
 #include "diagnostics/failpoint.hpp"
+#include "ladder/ladder.hpp"
 #include "queue/queue.hpp"
 #include "queue/work.hpp"
 #include "requests/job.hpp"
@@ -77,6 +78,7 @@ class Dispatcher {
     // Rows of the open slot, or null when there is no room or somebody waits already. The rows have no state yet:
     // Batch::begin() or lease() comes next.
     Slot* try_claim(std::uint32_t rows, std::uint32_t& row) noexcept {
+        expect(rows);
         // relaxed: a hint that keeps the order of arrival; a request that misses it by a moment is at most one
         // batch early.
         if (queue_.approx_waiting() > 0) return nullptr;
@@ -88,22 +90,25 @@ class Dispatcher {
         return slot;
     }
 
+    // A request of so many rows comes. relaxed: a hint that is true for a while.
+    void expect(std::uint32_t rows) noexcept {
+        if (rows > 1 && several_rows_.load(std::memory_order_relaxed) != kRemembered)
+            several_rows_.store(kRemembered, std::memory_order_relaxed);
+    }
+
     // Rows that wait for a lane, roughly.
     std::uint32_t approx_pending_rows(const Slot& slot) const noexcept {
         return slot.word.approx_claimed() + static_cast<std::uint32_t>(queue_.approx_waiting());
     }
 
-    // So many lanes share what there is: while they could all have some of it, a batch takes no more than its share, in
-    // pieces of `grain` rows, which cost about as little by row as larger ones.
-    void set_sharing(std::uint32_t lanes, std::uint32_t grain) noexcept {
-        sharing_lanes_.store(lanes, std::memory_order_relaxed);
-        grain_.store(grain, std::memory_order_relaxed);
+    // So many lanes run what there is, at these costs.
+    void adopt(std::shared_ptr<const Ladder> ladder, std::size_t lanes) {
+        const std::lock_guard lock(mutex_);
+        ladder_ = std::move(ladder);
+        lanes_ = lanes;
     }
     // A lane has run so many rows that it took.
     void finish_rows(std::uint32_t rows) noexcept { running_rows_.fetch_sub(rows, std::memory_order_relaxed); }
-
-    // How long the shortest inference takes: a request whose deadline is nearer than that is not begun.
-    void set_shortest_run_ns(std::int64_t ns) noexcept { shortest_run_ns_.store(ns, std::memory_order_relaxed); }
 
     // Rows that are run before those of a request with these terms, roughly.
     std::uint64_t rows_ahead(const Terms& terms, std::uint32_t rows, std::int64_t now) const noexcept {
@@ -232,6 +237,8 @@ class Dispatcher {
     }
 
   private:
+    static constexpr std::uint32_t kRemembered = 64;  // batches for which a request of several rows is expected again
+
     Slot* open_slot() const noexcept { return open_.load(std::memory_order_relaxed); }  // under the lock
 
     std::size_t close_rows(Batch& batch) noexcept {
@@ -247,15 +254,33 @@ class Dispatcher {
                          share_rows_.load(std::memory_order_relaxed)});
     }
 
-    // Before a lane takes a batch. Whoever has few requests at a time would else see them all in one lane's batch, and
-    // the other lanes idle until it is done.
+    // A request whose deadline is nearer than the end of the shortest inference is not begun.
+    std::int64_t shortest_run_ns() const noexcept {
+        return ladder_ != nullptr ? static_cast<std::int64_t>(ladder_->costs().run_us(1) * 1e3) : 0;
+    }
+
+    // Before a lane takes a batch: no more of what there is than its share of it.
     void set_share(const Slot& slot) noexcept {
-        const std::uint32_t lanes = sharing_lanes_.load(std::memory_order_relaxed);
-        if (lanes < 2 || holds_batches()) return;
-        const std::uint64_t rows =
-            running_rows_.load(std::memory_order_relaxed) + slot.word.approx_claimed() + queue_.approx_waiting();
-        const std::uint64_t grain = grain_.load(std::memory_order_relaxed), share = (rows + lanes - 1) / lanes;
-        share_rows_.store(static_cast<std::uint32_t>((share + grain - 1) / grain * grain), std::memory_order_relaxed);
+        if (ladder_ == nullptr || holds_batches()) return;
+        const std::uint64_t waiting = slot.word.approx_claimed() + queue_.approx_waiting();
+        const std::uint64_t rows = running_rows_.load(std::memory_order_relaxed) + waiting;
+        share_rows_.store(std::min(share_of_lane(rows), share_of_run(waiting)), std::memory_order_relaxed);
+    }
+    // While all lanes could have some of these rows, each has as many; in pieces that cost about as little by row as
+    // larger ones. Whoever has few requests at a time would else see them all in one lane's batch, and the other lanes
+    // idle until it is done.
+    std::uint32_t share_of_lane(std::uint64_t rows) const noexcept {
+        if (lanes_ < 2) return UINT32_MAX;
+        const std::uint64_t grain = ladder_->costs().grain(), share = (rows + lanes_ - 1) / lanes_;
+        return static_cast<std::uint32_t>(std::min<std::uint64_t>((share + grain - 1) / grain * grain, UINT32_MAX));
+    }
+    // See CostTable::most_rows(). Requests that wait are counted as one row each: where some have more, it does not
+    // hold.
+    std::uint32_t share_of_run(std::uint64_t waiting) noexcept {
+        const std::uint32_t several = several_rows_.load(std::memory_order_relaxed);
+        if (several == 0) return ladder_->costs().most_rows(waiting);
+        several_rows_.store(several - 1, std::memory_order_relaxed);
+        return UINT32_MAX;
     }
 
     // A request that is larger than a batch may be by now has the batch to itself.
@@ -329,7 +354,7 @@ class Dispatcher {
     // In the backlog's order.
     void gather_backlog(Slot& open, Work& work) {
         if (!queue_.has_backlog()) return;
-        queue_.expire_due(now_ns() + shortest_run_ns_.load(std::memory_order_relaxed));
+        queue_.expire_due(now_ns() + shortest_run_ns());
         Request* const first = queue_.next_live([](const Request&) { return true; });
         if (first == nullptr) return;
         const std::uint32_t claimed = open.word.approx_claimed(), published = open.word.published();
@@ -459,8 +484,7 @@ class Dispatcher {
     std::atomic<std::uint32_t> max_batch_rows_, share_rows_{UINT32_MAX};
     std::atomic<std::int64_t> max_queue_delay_ns_;
     std::atomic<std::uint32_t> limits_epoch_{0};
-    std::atomic<std::int64_t> shortest_run_ns_{0};
-    std::atomic<std::uint32_t> sharing_lanes_{1}, grain_{1};
+    std::atomic<std::uint32_t> several_rows_{0};
     std::atomic<std::uint64_t> running_rows_{0};
     Queue queue_;
 
@@ -468,6 +492,8 @@ class Dispatcher {
     std::mutex mutex_;
     bool ended_ = false;
     bool job_next_ = false;
+    std::shared_ptr<const Ladder> ladder_;
+    std::size_t lanes_ = 1;
     std::deque<Job*> jobs_;
     std::vector<std::unique_ptr<Slot>> slots_;
     std::vector<std::unique_ptr<Batch>> batches_;

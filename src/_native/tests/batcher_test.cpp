@@ -43,7 +43,7 @@ struct Case {
 
 // A batch of eight costs hardly more than one row; as much as eight alone; less by row up to four.
 const Costs kGain{{1, 100}, {2, 105}, {4, 110}, {8, 120}}, kLoss{{1, 100}, {2, 210}, {4, 430}, {8, 900}},
-    kStairs{{1, 10}, {2, 18}, {4, 30}, {8, 100}};
+    kStairs{{1, 10}, {2, 18}, {4, 30}, {8, 100}}, kHills{{1, 200}, {4, 240}, {16, 600}, {64, 1200}};
 
 const Case kCases[] = {
     // --- Run now: with a delay of 0 a free lane takes what is there, and batches form because lanes are busy.
@@ -98,6 +98,32 @@ const Case kCases[] = {
       {50, rows(1)},
       {50, rows(1)}},
      {{0, 1, 1}, {50, 4, 2}, {100, 8, 6}},
+     2},
+    {"of few rows that would be two runs, a lane takes one",
+     kHills,
+     {{0, rows(1)}, {10, rows(1)}, {50, rows(1)}, {50, rows(1)}, {50, rows(1)}, {50, rows(1)}, {50, rows(1)}},
+     {{0, 1, 1}, {10, 1, 1}, {200, 4, 4}, {210, 1, 1}},
+     2},
+    {"more of them are one batch",
+     kHills,
+     {{0, rows(1)},
+      {10, rows(1)},
+      {50, rows(1)},
+      {50, rows(1)},
+      {50, rows(1)},
+      {50, rows(1)},
+      {50, rows(1)},
+      {50, rows(1)},
+      {50, rows(1)},
+      {50, rows(1)},
+      {50, rows(1)},
+      {50, rows(1)}},
+     {{0, 1, 1}, {10, 1, 1}, {200, 16, 10}},
+     2},
+    {"a lane takes both runs, where requests have several rows",
+     kHills,
+     {{0, rows(1)}, {10, rows(1)}, {50, rows(2)}, {50, rows(2)}, {50, rows(2)}},
+     {{0, 1, 1}, {10, 1, 1}, {200, 4, 4}, {440, 4, 2}},
      2},
     {"where batching is a loss rows run one by one", kLoss, {{0, rows(3)}}, {{0, 1, 1}, {100, 1, 1}, {200, 1, 1}}},
     {"a bulk request is cut into the sizes that are done first",
