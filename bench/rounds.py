@@ -20,6 +20,8 @@ from bench.work import Work
 
 FINALISTS = 3
 FINAL_ROUNDS = 6
+CAPACITY_RUNS = 8
+"""A load is a part of what the best of them shows: a poor moment would make it a lesser part than it says."""
 
 Make = Callable[[], Contender]
 Say = Callable[[str], None]
@@ -68,9 +70,9 @@ def us_of(contender: Contender, passes: int) -> float:
     return us
 
 
-def least_us_of(contender: Contender, passes: int) -> float:
-    """The lesser of two runs."""
-    return min(undisturbed(lambda _: us_of(contender, passes), 2).values)
+def least_us_of(contender: Contender, passes: int, runs: int = 2) -> float:
+    """The least of some runs."""
+    return min(undisturbed(lambda _: us_of(contender, passes), runs).values)
 
 
 def best(candidates: Sequence[Make], seconds: float, tell: Say) -> Make:
@@ -104,7 +106,7 @@ def with_capacity(candidates: Sequence[Callable[[Work], Contender]], work: Work,
     contender = best([partial(make, work) for make in candidates], seconds, tell)()
     try:
         passes = passes_in(contender, seconds)
-        return replace(work, capacity=1e6 / least_us_of(contender, passes))
+        return replace(work, capacity=1e6 / least_us_of(contender, passes, CAPACITY_RUNS))
     finally:
         contender.close()
 

@@ -36,7 +36,8 @@ class ModelStats:
 
     queue_us: from submission to the start of the inference. inference_us: of one `infer()`.
     dispatch: batches by why they were started: `full` (as many rows as a lane takes at once), `idle` (a lane was
-        free), `delay` (`max_queue_delay_us` was over), `caller` (a blocking caller ran it), `bulk` (`infer_rows`), `session` (each of its requests).
+        free), `delay` (`max_queue_delay_us` was over), `caller` (a blocking caller ran it), `bulk` (`infer_rows`),
+        `session` (each of its requests).
     failures: requests accepted but not served, by reason. rejections: requests not accepted, by reason.
     """
 
