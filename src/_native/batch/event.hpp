@@ -45,15 +45,19 @@ class Event {
         return notices_.exchange(closed(), std::memory_order_acq_rel);  // pairs with try_attach()
     }
 
-    // Adds a list of notices, to be passed on by set(). False, and nothing is taken, when the list is closed already.
+    // Adds a list of notices, to be passed on by set(). False when the list is closed already: nothing is taken, and
+    // `first` to `last` are still a list of their own.
     bool try_attach(Notice* first, Notice* last) noexcept {
         Notice* head = notices_.load(std::memory_order_acquire);
-        do {
-            if (head == closed()) return false;
+        while (head != closed()) {
             last->next = head;
+            OVENGINE_FAILPOINT("Event::try_attach");
             // release: pairs with the exchange in set().
-        } while (!notices_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_acquire));
-        return true;
+            if (notices_.compare_exchange_weak(head, first, std::memory_order_release, std::memory_order_acquire))
+                return true;
+        }
+        last->next = nullptr;  // others may have been there at first, and have been passed on meanwhile
+        return false;
     }
 
     // For the next use. The caller is the only one who knows this event.

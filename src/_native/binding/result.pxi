@@ -41,7 +41,9 @@ cdef class Result:
             return array
         if outputs == 1:
             self._arrays = array
-            self._model.core.get().release(self._ticket)
+            # A job stays: its memory is its own, and another thread may be at it, making an array of Python objects.
+            if self._ticket.job == NULL:
+                self._model.core.get().release(self._ticket)
         else:
             if self._arrays is None:
                 self._arrays = [None] * outputs

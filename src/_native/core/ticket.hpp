@@ -67,10 +67,12 @@ class Tickets {
         Completion* const known = completion(ticket);
         return known != nullptr && known->cancel(ticket.row);
     }
-    // Passes `notice` on when the outcome is known; false (and not taken) when it is known already.
+    // Passes `notice` on when the outcome is known; false (and not taken) when it is known already. So it is of a void
+    // ticket: whoever has its result has taken it.
     static bool attach(Ticket& ticket, Notice* notice) noexcept {
         Completion* known = completion(ticket);
         if (known == nullptr) {
+            if (ticket.request == nullptr) return false;
             if (ticket.request->event().try_attach(notice, notice)) return true;
             known = completion(ticket);
         }

@@ -23,6 +23,14 @@ TEST("a request cancelled in the ring never runs, and its place is free again") 
         CHECK(std::find(call.tags.begin(), call.tags.end(), 50) == call.tags.end());
 }
 
+TEST("nobody is told of a ticket that was given back") {
+    Model model;
+    Ticket ticket = model.submit(1);
+    CHECK(model.finish(ticket, 1) == Outcome::ok);
+    Notice notice;
+    CHECK(!ModelCore::attach(ticket, &notice));
+}
+
 TEST("cancelling twice is harmless") {
     Model model;
     model.device->hold();

@@ -193,6 +193,20 @@ TEST("an event passes on the notices attached before it, and refuses those after
     CHECK(event.set() == &late);
 }
 
+TEST("a list of notices that comes too late is not tied to those that came in time") {
+    Event event;
+    Notice early, first, last;
+    first.next = &last;
+    CHECK(event.try_attach(&early, &early));
+    testing::Gate gate("Event::try_attach");
+    std::thread attaching([&] { CHECK(!event.try_attach(&first, &last)); });
+    REQUIRE(gate.wait_until_reached());
+    CHECK(event.set() == &early);
+    gate.open();
+    attaching.join();
+    CHECK_EQ(length(&first), 2u);
+}
+
 TEST("attach and set at once: each notice is passed on or refused, never both or neither") {
     for (int round = 0; round < 500; ++round) {
         Event event;
