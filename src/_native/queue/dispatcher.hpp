@@ -14,6 +14,7 @@
 #include "batch/slot.hpp"
 #include "diagnostics/failpoint.hpp"
 #include "ladder/ladder.hpp"
+#include "queue/lane_share.hpp"
 #include "queue/queue.hpp"
 #include "queue/work.hpp"
 #include "requests/job.hpp"
@@ -67,7 +68,7 @@ class Dispatcher {
     }
     void set_max_queue_delay_ns(std::int64_t delay_ns) noexcept {
         max_queue_delay_ns_.store(delay_ns, std::memory_order_relaxed);
-        share_rows_.store(UINT32_MAX, std::memory_order_relaxed);
+        share_.lift();
         announce_limits();
     }
     // Changes with the limits. A lane reads it before take() (seq_cst, of which acquire: pairs with announce_limits(),
@@ -90,11 +91,8 @@ class Dispatcher {
         return slot;
     }
 
-    // A request of so many rows comes. relaxed: a hint that is true for a while.
-    void expect(std::uint32_t rows) noexcept {
-        if (rows > 1 && several_rows_.load(std::memory_order_relaxed) != kRemembered)
-            several_rows_.store(kRemembered, std::memory_order_relaxed);
-    }
+    // A request of so many rows comes.
+    void expect(std::uint32_t rows) noexcept { share_.expect(rows); }
 
     // Rows that wait for a lane, roughly.
     std::uint32_t approx_pending_rows(const Slot& slot) const noexcept {
@@ -104,11 +102,10 @@ class Dispatcher {
     // So many lanes run what there is, at these costs.
     void adopt(std::shared_ptr<const Ladder> ladder, std::size_t lanes) {
         const std::lock_guard lock(mutex_);
-        ladder_ = std::move(ladder);
-        lanes_ = lanes;
+        share_.adopt(std::move(ladder), lanes);
     }
     // A lane has run so many rows that it took.
-    void finish_rows(std::uint32_t rows) noexcept { running_rows_.fetch_sub(rows, std::memory_order_relaxed); }
+    void finish_rows(std::uint32_t rows) noexcept { share_.finish(rows); }
 
     // Rows that are run before those of a request with these terms, roughly.
     std::uint64_t rows_ahead(const Terms& terms, std::uint32_t rows, std::int64_t now) const noexcept {
@@ -237,8 +234,6 @@ class Dispatcher {
     }
 
   private:
-    static constexpr std::uint32_t kRemembered = 64;  // batches for which a request of several rows is expected again
-
     Slot* open_slot() const noexcept { return open_.load(std::memory_order_relaxed); }  // under the lock
 
     std::size_t close_rows(Batch& batch) noexcept {
@@ -250,37 +245,7 @@ class Dispatcher {
 
     // Rows that a batch in this slot may have. relaxed: as the limits.
     std::uint32_t room(const Slot& slot) const noexcept {
-        return std::min({slot.capacity, max_batch_rows_.load(std::memory_order_relaxed),
-                         share_rows_.load(std::memory_order_relaxed)});
-    }
-
-    // A request whose deadline is nearer than the end of the shortest inference is not begun.
-    std::int64_t shortest_run_ns() const noexcept {
-        return ladder_ != nullptr ? static_cast<std::int64_t>(ladder_->costs().run_us(1) * 1e3) : 0;
-    }
-
-    // Before a lane takes a batch: no more of what there is than its share of it.
-    void set_share(const Slot& slot) noexcept {
-        if (ladder_ == nullptr || holds_batches()) return;
-        const std::uint64_t waiting = slot.word.approx_claimed() + queue_.approx_waiting();
-        const std::uint64_t rows = running_rows_.load(std::memory_order_relaxed) + waiting;
-        share_rows_.store(std::min(share_of_lane(rows), share_of_run(waiting)), std::memory_order_relaxed);
-    }
-    // While all lanes could have some of these rows, each has as many; in pieces that cost about as little by row as
-    // larger ones. Whoever has few requests at a time would else see them all in one lane's batch, and the other lanes
-    // idle until it is done.
-    std::uint32_t share_of_lane(std::uint64_t rows) const noexcept {
-        if (lanes_ < 2) return UINT32_MAX;
-        const std::uint64_t grain = ladder_->costs().grain(), share = (rows + lanes_ - 1) / lanes_;
-        return static_cast<std::uint32_t>(std::min<std::uint64_t>((share + grain - 1) / grain * grain, UINT32_MAX));
-    }
-    // See CostTable::most_rows(). Requests that wait are counted as one row each: where some have more, it does not
-    // hold.
-    std::uint32_t share_of_run(std::uint64_t waiting) noexcept {
-        const std::uint32_t several = several_rows_.load(std::memory_order_relaxed);
-        if (several == 0) return ladder_->costs().most_rows(waiting);
-        several_rows_.store(several - 1, std::memory_order_relaxed);
-        return UINT32_MAX;
+        return std::min({slot.capacity, max_batch_rows_.load(std::memory_order_relaxed), share_.rows()});
     }
 
     // A request that is larger than a batch may be by now has the batch to itself.
@@ -354,7 +319,8 @@ class Dispatcher {
     // In the backlog's order.
     void gather_backlog(Slot& open, Work& work) {
         if (!queue_.has_backlog()) return;
-        queue_.expire_due(now_ns() + shortest_run_ns());
+        // What is due before the end of the shortest inference is not begun.
+        queue_.expire_due(now_ns() + share_.shortest_run_ns());
         Request* const first = queue_.next_live([](const Request&) { return true; });
         if (first == nullptr) return;
         const std::uint32_t claimed = open.word.approx_claimed(), published = open.word.published();
@@ -382,7 +348,7 @@ class Dispatcher {
                                                             : ClaimWord::kNone;
         });
         work.reason = work.rows >= room(slot) ? LaneStats::full : LaneStats::idle;
-        running_rows_.fetch_add(work.rows, std::memory_order_relaxed);
+        share_.begin(work.rows);
     }
     // `first` and those behind it that have its key, as many as fit. `rows_of` hands the rows out.
     template <class RowsOf>
@@ -434,7 +400,7 @@ class Dispatcher {
 
     Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
         Slot& slot = *open_slot();
-        set_share(slot);
+        if (!holds_batches()) share_.update(slot.word.approx_claimed() + queue_.approx_waiting());
         if (queue_.approx_waiting() > 0) {
             gather_waiting(slot, work);
             queue_.wake_for_room();
@@ -457,7 +423,7 @@ class Dispatcher {
         work.slot = &slot;
         work.rows = slot.word.seal();
         work.reason = work.rows >= full ? LaneStats::full : delay_ns > 0 ? LaneStats::delay : LaneStats::idle;
-        running_rows_.fetch_add(work.rows, std::memory_order_relaxed);
+        share_.begin(work.rows);
         // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
         open_.store(open_next(), std::memory_order_seq_cst);
         return Taken::work;
@@ -481,19 +447,16 @@ class Dispatcher {
 
     // Read by every claim; written once per batch, and the limits when somebody changes them.
     alignas(platform::kNoSharing) std::atomic<Slot*> open_{nullptr};
-    std::atomic<std::uint32_t> max_batch_rows_, share_rows_{UINT32_MAX};
+    std::atomic<std::uint32_t> max_batch_rows_;
     std::atomic<std::int64_t> max_queue_delay_ns_;
     std::atomic<std::uint32_t> limits_epoch_{0};
-    std::atomic<std::uint32_t> several_rows_{0};
-    std::atomic<std::uint64_t> running_rows_{0};
+    LaneShare share_;
     Queue queue_;
 
     // Everything below: under the lock, but for give() on the free lists.
     std::mutex mutex_;
     bool ended_ = false;
     bool job_next_ = false;
-    std::shared_ptr<const Ladder> ladder_;
-    std::size_t lanes_ = 1;
     std::deque<Job*> jobs_;
     std::vector<std::unique_ptr<Slot>> slots_;
     std::vector<std::unique_ptr<Batch>> batches_;
