@@ -224,7 +224,7 @@ cdef _sweep_lingering():
     cdef _Lingering lingering
     # Changed in place: a garbage collection in here may add to it.
     for lingering in list(_lingering):
-        if not ModelCore.may_read_input(lingering.ticket):
+        if not ModelCore.may_read_input(lingering.ticket) and lingering in _lingering:
             _lingering.remove(lingering)
 
 

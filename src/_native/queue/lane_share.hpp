@@ -37,7 +37,8 @@ class LaneShare {
     // Before a lane takes a batch: no more than its share of what there is, `waiting` requests beside what is running.
     void update(std::uint64_t waiting) noexcept {
         if (ladder_ == nullptr) return;
-        const std::uint64_t rows = running_rows_.load(std::memory_order_relaxed) + waiting;
+        // At least one: what comes next is claimed in the open slot, not copied into the queue.
+        const std::uint64_t rows = std::max<std::uint64_t>(running_rows_.load(std::memory_order_relaxed) + waiting, 1);
         rows_.store(std::min(of_lane(rows), of_run(waiting)), std::memory_order_relaxed);
     }
     void lift() noexcept { rows_.store(UINT32_MAX, std::memory_order_relaxed); }

@@ -31,6 +31,18 @@ TEST("a backlog runs in order of arrival, in full batches") {
     CHECK_EQ(model.device->calls().size(), 6u);  // 1, four times 4, 1
 }
 
+TEST("what comes to a model at rest is written into its batch, with any number of lanes") {
+    for (const std::size_t lanes : {1u, 2u, 5u}) {
+        Model model({.lanes = lanes});
+        for (const float tag : {1.0f, 2.0f, 3.0f}) {
+            Ticket ticket = model.submit(tag);
+            CHECK(ticket.batch != nullptr && ticket.request == nullptr);
+            CHECK(model.finish(ticket, tag) == Outcome::ok);
+            CHECK(eventually([&] { return model.idle_lanes() == lanes; }));
+        }
+    }
+}
+
 TEST("a request that finds no room keeps its place for the next batch") {
     Model model;
     model.device->hold();
