@@ -487,7 +487,7 @@ def test_many_threads_wait_for_the_same_futures() -> None:
 
 def test_an_answer_may_be_taken_while_the_thread_for_callbacks_starts() -> None:
     # It starts with the first callback of a process, and lets other threads run meanwhile.
-    code = '''
+    code = """
 import threading
 import numpy as np
 from ovengine.testing import fake_model
@@ -503,7 +503,7 @@ with fake_model((1,), service_time_us=20_000) as model:
     told = []
     future.add_done_callback(told.append)
     assert told == [future]
-'''
+"""
     process = run_python(code)
     assert process.returncode == 0, process.stderr
 
