@@ -20,7 +20,8 @@ namespace ovengine {
 //      step between them: then the oldest of its priority goes. So nobody starves, and between requests that arrive
 //      together the higher one always goes first.
 //   2. Of those of one priority, one of the group that had the fewest rows, divided by its weight, since it began to
-//      wait (start-time fair queueing, Goyal, Vin and Cheng, 1996). Requests without a group are a group.
+//      wait (start-time fair queueing, Goyal, Vin and Cheng, 1996); of groups that had the same, the one that waits for
+//      its turn since longer ago. Requests without a group are a group.
 //   3. Of those of one group, the one that is due first (see Forecast::due_ns).
 //
 // Under the dispatcher's lock. Holds no references: whoever removes a request has the one that came with add().
@@ -59,7 +60,7 @@ class Backlog {
         if (aged != highest && accepts(*classes_[aged].oldest)) return classes_[aged].oldest;
         int looks = kLooks;
         for (std::size_t i = highest; i < kPriorities; ++i)
-            for (const auto& [served, line] : classes_[i].lines)
+            for (const Line* const line : classes_[i].lines)
                 for (const auto& entry : line->waiting) {
                     if (accepts(*entry.request)) return entry.request;
                     if (--looks == 0) return nullptr;
@@ -71,11 +72,11 @@ class Backlog {
     void take(Request* request) {
         Class& of = classes_[request->terms().priority - 1];
         Line& line = line_of(*request);
-        of.lines.erase({line.served, &line});
+        of.lines.erase(&line);
         of.clock = std::max(of.clock, line.served);
         const Group* const group = request->terms().group.get();
         line.served += request->rows() / (group != nullptr && weight_ ? weight_(*group) : 1.0);
-        of.lines.insert({line.served, &line});
+        line_up(of, line);
         remove(request);
     }
     // Takes it out: it will not be run.
@@ -83,7 +84,7 @@ class Backlog {
         Class& of = classes_[request->terms().priority - 1];
         Line& line = line_of(*request);
         line.waiting.erase(request->entry);
-        if (line.waiting.empty()) of.lines.erase({line.served, &line});
+        if (line.waiting.empty()) of.lines.erase(&line);
         if (request->terms().deadline_ns != Terms::kNoDeadline)
             deadlines_.erase({request->terms().deadline_ns, request});
         (request->older != nullptr ? request->older->newer : of.oldest) = request->newer;
@@ -115,12 +116,22 @@ class Backlog {
     // Requests that are looked at for one that is accepted.
     static constexpr int kLooks = 256;
 
+    struct GoesFirst {
+        bool operator()(const Line* a, const Line* b) const noexcept {
+            return std::pair(a->served, a->turn) < std::pair(b->served, b->turn);
+        }
+    };
     // Of one priority.
     struct Class {
         Request *oldest = nullptr, *newest = nullptr;
-        std::set<std::pair<double, Line*>> lines;  // those where somebody waits, the one that goes first at the front
-        double clock = 0;                          // what the line had that was served last
+        std::set<Line*, GoesFirst> lines;  // those where somebody waits
+        double clock = 0;                  // what the line had that was served last
     };
+
+    void line_up(Class& of, Line& line) {
+        line.turn = ++turns_;
+        of.lines.insert(&line);
+    }
 
     void insert(Request* request, Request* older) {
         Class& of = classes_[request->terms().priority - 1];
@@ -132,7 +143,7 @@ class Backlog {
         Line& line = line_of(*request);
         if (line.waiting.empty()) {
             line.served = std::max(line.served, of.clock);
-            of.lines.insert({line.served, &line});
+            line_up(of, line);
         }
         line.waiting.insert(request->entry);
         if (request->terms().deadline_ns != Terms::kNoDeadline)
@@ -167,7 +178,7 @@ class Backlog {
     Group no_group_{""};
     std::set<std::pair<std::int64_t, Request*>> deadlines_;
     Weight weight_;
-    std::uint64_t order_ = 0;
+    std::uint64_t order_ = 0, turns_ = 0;
     std::size_t size_ = 0;
 };
 

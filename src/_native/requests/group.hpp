@@ -27,7 +27,8 @@ struct Line {
         auto operator<=>(const Entry&) const = default;
     };
     std::set<Entry> waiting;
-    double served = 0;  // rows divided by the group's weight, on the clock of its priority
+    double served = 0;       // rows divided by the group's weight, on the clock of its priority
+    std::uint64_t turn = 0;  // among those that had the same: of when it got there
 };
 
 // Made by ModelCore::make_group(), used with that model only. Kept alive by its requests.
