@@ -9,7 +9,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -19,6 +18,7 @@
 #include "device/executor.hpp"
 #include "diagnostics/failpoint.hpp"
 #include "diagnostics/stats.hpp"
+#include "ladder/cutter.hpp"
 #include "ladder/rungs.hpp"
 #include "platform/cpu.hpp"
 #include "platform/futex.hpp"
@@ -35,7 +35,8 @@ class Lane {
           device_(device),
           dispatcher_(dispatcher),
           layout_(dispatcher.layout()),
-          rungs_(std::move(rungs)) {
+          rungs_(std::move(rungs)),
+          cutter_(rungs_.costs()) {
         rungs_.bind_outputs(layout_.outputs, layout_.output_bytes());
     }
 
@@ -88,10 +89,6 @@ class Lane {
 
   private:
     static constexpr std::size_t kBindBytes = std::size_t{64} << 10;
-    // Of batches that the table cuts every second one is run whole, until that was done often enough to know what it
-    // costs; then one in so many. But none if it would take more than this many times as long.
-    static constexpr std::uint32_t kFirstTries = 2 * Ladder::kEnoughRuns, kTryWhole = 64;
-    static constexpr double kMayBeAsGood = 2;
     static constexpr double kPaceWeight = 1.0 / 16;  // of the last batch
     static constexpr double kMostPace = 4;           // a lane that stood still for once says little of the next batch
     // Bindings that are not a slot's: single rows and chunks in the lane's scratch, parts of a slot, callers' memory.
@@ -103,8 +100,8 @@ class Lane {
         if (next_->ladder().capacity() > rungs_.ladder().capacity()) {
             scratch_inputs_.reset();
             scratch_outputs_.reset();
-            cut_batches_ = 0;
         }
+        if (next_->costs().sizes() != table().sizes()) cutter_.forget(next_->costs());
         next_->succeed(rungs_);
         rungs_ = *std::exchange(next_, std::nullopt);
         rungs_.bind_outputs(layout_.outputs, layout_.output_bytes());
@@ -253,7 +250,7 @@ class Lane {
     // From `start_ns` to the end, which is returned.
     std::int64_t run_steps(Slot& slot, Batch& batch, std::uint32_t rows, std::int64_t start_ns) {
         std::uint32_t first = 0;
-        for (const std::size_t step : steps(rows)) {
+        for (const std::size_t step : cutter_.cut(table(), rows)) {
             const std::uint32_t size = table().sizes()[step];
             const std::uint32_t count = std::min(size, rows - first);
             for (std::size_t port = 0; port < layout_.inputs.size() && count < size; ++port) {
@@ -274,17 +271,6 @@ class Lane {
             start_ns = end_ns;
         }
         return start_ns;
-    }
-
-    // How the table cuts so many rows; now and then in one piece all the same, where that may be as good: the time of a
-    // size that is never run would never be known better.
-    std::span<const std::size_t> steps(std::uint32_t rows) noexcept {
-        const std::vector<std::size_t>& cut = table().steps(rows);
-        if (cut.size() == 1) return cut;
-        const std::uint32_t every = cut_batches_ < kFirstTries ? 2 : kTryWhole;
-        if (++cut_batches_ % every != 0) return cut;
-        whole_ = table().covering(rows);
-        return table().cost_us(whole_) < kMayBeAsGood * table().run_us(rows) ? std::span(&whole_, 1) : std::span(cut);
     }
 
     std::int64_t run_foreign(Work& work, Batch& batch, std::int64_t start_ns) {
@@ -452,6 +438,7 @@ class Lane {
     Dispatcher& dispatcher_;
     const RowLayout& layout_;
     Rungs rungs_;
+    Cutter cutter_;
     std::mutex next_mutex_;
     std::optional<Rungs> next_;
     std::atomic<bool> has_next_{false};
@@ -463,8 +450,6 @@ class Lane {
     Batch* current_ = nullptr;
     std::uint32_t current_rows_ = 0;
     std::int64_t ended_ns_ = 0;
-    std::uint32_t cut_batches_ = 0;
-    std::size_t whole_ = 0;  // what steps() returns a view of
     LaneStats stats_;
     std::atomic<std::int64_t> busy_until_ns_{0};
     std::atomic<double> pace_{1};

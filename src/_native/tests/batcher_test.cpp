@@ -131,6 +131,29 @@ const Case kCases[] = {
      {{0, bulk(11)}},
      {{0, 4, 4}, {30, 4, 4}, {60, 2, 2}, {78, 1, 1}}},
 
+    // --- Or padded to a size whose weights are in the caches, where that costs half as much again at most.
+    {"rows run on a larger size that was wanted lately",
+     kGain,
+     {{0, rows(4)}, {200, rows(1)}},
+     {{0, 4, 4}, {200, 4, 1}}},
+    {"of several that were the smallest",
+     kGain,
+     {{0, rows(8)}, {200, rows(4)}, {400, rows(1)}},
+     {{0, 8, 8}, {200, 8, 4}, {400, 4, 1}}},
+    {"not on one that is dearer than that",
+     {{1, 100}, {4, 160}},
+     {{0, rows(4)}, {200, rows(1)}},
+     {{0, 4, 4}, {200, 1, 1}}},
+    {"not on a smaller one", kGain, {{0, rows(2)}, {200, rows(4)}}, {{0, 2, 2}, {200, 4, 4}}},
+    {"a lane that takes larger sizes over has none of them in the caches",
+     kGain,
+     {{0, rows(4)}, {200, costs({{1, 100}, {2, 105}, {4, 110}, {8, 120}, {16, 130}})}, {200, rows(1)}},
+     {{0, 4, 4}, {200, 1, 1}}},
+    {"one that learns what they cost has",
+     kGain,
+     {{0, rows(4)}, {200, costs({{1, 200}, {2, 210}, {4, 220}, {8, 240}})}, {200, rows(1)}},
+     {{0, 4, 4}, {200, 4, 1}}},
+
     // --- Only the sizes that are allowed are ever run.
     {"one row is padded to the smallest size allowed", {{4, 20}, {16, 50}}, {{0, rows(1)}}, {{0, 4, 1}}},
     {"five rows are two of the smaller size allowed, or one of the larger",
@@ -150,15 +173,15 @@ const Case kCases[] = {
     {"a batch is not held that the next request does not fit into, and neither is that one",
      kGain,
      {{0, delay(1000)}, {0, rows(5)}, {10, rows(4)}},
-     {{10, 8, 5}, {130, 4, 4}}},
+     {{10, 8, 5}, {130, 8, 4}}},
     {"a row whose delay is over when the lane comes back runs then",
      kGain,
      {{0, delay(50)}, {0, rows(8)}, {10, rows(1)}},
-     {{0, 8, 8}, {120, 1, 1}}},
+     {{0, 8, 8}, {120, 8, 1}}},
     {"a lane that comes back earlier waits for the rest of the delay",
      kGain,
      {{0, delay(500)}, {0, rows(8)}, {10, rows(1)}, {400, rows(1)}},
-     {{0, 8, 8}, {510, 2, 2}}},
+     {{0, 8, 8}, {510, 8, 2}}},
     {"a request with a deadline is not held, and neither is who shares its batch",
      kGain,
      {{0, delay(1000)}, {0, rows(1)}, {10, due_in(500, 1)}},
@@ -168,11 +191,11 @@ const Case kCases[] = {
     {"a batch that is held goes when the delay becomes 0",
      kGain,
      {{0, delay(1000)}, {0, rows(2)}, {300, delay(0)}, {500, rows(1)}},
-     {{300, 2, 2}, {500, 1, 1}}},
+     {{300, 2, 2}, {500, 2, 1}}},
     {"a batch that is held goes when a shorter delay is over, or already was",
      kGain,
      {{0, delay(1000)}, {0, rows(2)}, {300, delay(400)}, {600, rows(1)}, {700, delay(50)}},
-     {{400, 2, 2}, {700, 1, 1}}},
+     {{400, 2, 2}, {700, 2, 1}}},
     {"a batch that is held waits for a longer delay",
      kGain,
      {{0, delay(100)}, {0, rows(2)}, {50, delay(1000)}},
@@ -204,11 +227,11 @@ const Case kCases[] = {
     {"only rows of one key run together",
      kGain,
      {{0, rows(1)}, {1, keyed(7, 1)}, {2, keyed(8, 1)}, {3, keyed(7, 1)}},
-     {{0, 1, 1}, {100, 2, 2}, {205, 1, 1}}},
+     {{0, 1, 1}, {100, 2, 2}, {205, 2, 1}}},
     {"rows of higher priority join the batch that is open as far as they fit",
      kGain,
      {{0, rows(1)}, {1, rows(6)}, {2, high(2)}, {3, high(3)}},
-     {{0, 1, 1}, {100, 8, 8}, {220, 4, 3}}},
+     {{0, 1, 1}, {100, 8, 8}, {220, 8, 3}}},
     {"rows of higher priority that do not fit into the batch that is open go before it",
      kGain,
      {{0, rows(1)}, {1, rows(7)}, {2, high(2)}},
@@ -259,7 +282,7 @@ TEST("the batcher decides as the table says") {
 
 TEST("what a batch costs in fact decides how the next ones are cut") {
     // Said to be a gain at four, and a loss in truth.
-    Simulation simulation(Costs{{1, 100}, {4, 150}}, 1, {{1, 100}, {4, 900}});
+    Simulation simulation(Costs{{1, 100}, {4, 160}}, 1, {{1, 100}, {4, 900}});
     for (int i = 0; i < 64; ++i) {
         simulation.submit(i % 2 == 0 ? 1 : 4);
         simulation.run_until(simulation.now_us() + 1000);
@@ -274,6 +297,23 @@ TEST("what a batch costs in fact decides how the next ones are cut") {
     for (std::uint32_t i = 0; i < 4; ++i)
         CHECK(ran[ran.size() - 4 + i] == (Ran{1'200'000 + 100 * std::int64_t{i}, 1, 1}));
     CHECK(std::abs(simulation.model->costs()[1].second - 900) < 50);
+    simulation.finish();
+}
+
+TEST("a larger size counts as warm for sixteen batches after one that it was the best for") {
+    Simulation simulation(kGain);
+    const auto run = [&](std::uint32_t rows) {
+        simulation.submit(rows);
+        simulation.run_until(simulation.now_us() + 1000);
+        return simulation.ran().back().size;
+    };
+    for (int i = 0; i < 3; ++i) CHECK_EQ(run(1), 1u);
+    for (int again = 0; again < 2; ++again) {
+        CHECK_EQ(run(8), 8u);
+        // Not for ever, although it ran: nobody wanted it.
+        for (int i = 0; i < 15; ++i) CHECK_EQ(run(1), 8u);
+        for (int i = 0; i < 20; ++i) CHECK_EQ(run(1), 1u);
+    }
     simulation.finish();
 }
 
@@ -307,7 +347,7 @@ TEST("a size that is not run because it was measured badly is found out to be go
 }
 
 TEST("one inference that stood still does not make its size look bad") {
-    const Costs costs{{1, 100}, {4, 120}};
+    const Costs costs{{1, 100}, {4, 160}};
     for (const int runs_before : {0, 1, 15, 64}) {  // at first there is no mean that the others would hold
         Simulation simulation(costs);
         const auto run = [&] {
