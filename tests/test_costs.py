@@ -85,7 +85,7 @@ def test_a_second_load_measures_nothing_and_compiles_what_it_uses(
     assert second.plan.batch.cost_us == pytest.approx(dict(first.plan.batch.cost_us))
     assert set(second.plan.compiled_bytes) == set(second.plan.ladder)
     assert "(as measured before)" in str(second.plan)
-    assert set(second.costs()) == set(second.plan.ladder)
+    assert set(second._costs()) == set(second.plan.ladder)
     expected = reference(mlp(*TINY_MLP))(np.random.default_rng(0).standard_normal((9, 16), np.float32))["y"]
     np.testing.assert_allclose(answers(second), expected, rtol=1e-5, atol=1e-5)
 
@@ -117,7 +117,7 @@ def test_what_lanes_saw_otherwise_is_measured_anew(
     x = np.zeros((16, 16), np.float32)
 
     def unlike() -> bool:
-        costs = model.costs()
+        costs = model._costs()
         shares = costs[1] / 0.07e6, costs[16] / 1e6
         return max(shares) > 1.5 * _costs.UNLIKE * min(shares)
 

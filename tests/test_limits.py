@@ -84,7 +84,7 @@ def test_a_limit_ends_the_waiting_for_room() -> None:
     with fake(1, service_time_us=1_000_000) as model:
         row = tagged(1)[0]
         first = occupy(model)
-        futures = [model.submit(row) for _ in range(model.ring_capacity + 1)]
+        futures = [model.submit(row) for _ in range(model._ring_capacity + 1)]
         outcome: list[object] = []
 
         def wait_for_room() -> None:

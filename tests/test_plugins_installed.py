@@ -135,7 +135,7 @@ expected = model.infer_rows(rows)["y"]
 futures = [model.submit(row, group=("gold", "free", 7)[i % 3]) for i, row in enumerate(rows)]
 for row, future in zip(expected, futures):
     np.testing.assert_allclose(future.result()["y"], row, rtol=0.05, atol=0.05)
-assert model.native_stats()["policy_faults"] == 0
+assert model._native_stats()["policy_faults"] == 0
 model.close()
 """
     run("-c", code)

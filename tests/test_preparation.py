@@ -75,7 +75,7 @@ def test_it_serves_before_and_while_and_after_larger_batches_come(gated: tuple[G
     in_threads([serve, serve, open_gate])
     assert model.plan.ladder == (1, 4, 16)
     assert "the gate was opened" in str(model.plan)
-    assert set(model.costs()) == {1, 4, 16}
+    assert set(model._costs()) == {1, 4, 16}
     before = model.stats()
     check(model(rows)["y"])
     after = model.stats()

@@ -214,7 +214,7 @@ def test_limits_hold_for_classes_too(model: ovengine.Model) -> None:
     make_frequent(model, 3)
     model.set(max_batch_size=2, max_queue_delay_us=50)
     make_frequent(model, 4)
-    for child in model.class_models:
+    for child in model._class_models:
         assert isinstance(child, ovengine.Model)
         assert child.plan.max_batch_size == 2
         assert child.plan.batch.max_queue_delay_us == 50
@@ -259,7 +259,7 @@ def test_closing_ends_all_classes() -> None:
 def test_a_model_that_is_dropped_takes_its_classes_along() -> None:
     model = ovengine.load(summed(), config=EXACT)
     make_frequent(model, 3)
-    child = weakref.ref(model.class_models[0])
+    child = weakref.ref(model._class_models[0])
     del model
     gc.collect()
     assert child() is None

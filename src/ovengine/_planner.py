@@ -375,11 +375,11 @@ class Planner:
         plan = self.plan(compiler, lanes, axis, batch, choices._replace(policy=policy))
         if not isinstance(native, str):
             try:
-                return Model.start(plan, lanes, native, self.budget)
+                return Model._start(plan, lanes, native, self.budget)
             except Exception as error:  # the core refuses the capsule: its name, version or size
                 policy = self.calls.replace_policy(policy, error)
                 plan = replace(plan, scheduler=policy.name)
-        return Model.start(plan, lanes, policy.native, self.budget)
+        return Model._start(plan, lanes, policy.native, self.budget)
 
     def start_and_prepare(
         self,

@@ -85,7 +85,7 @@ class RowClasses:
         self._lock = threading.Lock()
         self._waiting: deque[ClassShapes] = deque(maxlen=max(MOST_WAITING, len(expected)))
         self._at_work = False
-        model.serve_classes(self._want, uses=USES, most=most, buckets=padding)
+        model._serve_classes(self._want, uses=USES, most=most, buckets=padding)
         for shapes in expected:
             self._want(shapes)
 
@@ -120,22 +120,22 @@ class RowClasses:
 
     def _make(self, shapes: ClassShapes) -> None:
         model = self._model()
-        if model is None or shapes in model.class_shapes:
+        if model is None or shapes in model._class_shapes:
             return
         del model  # it may go away while this compiles
         child = self._build(shapes, self._preparation.check)
         model = self._model()
         if child is None:
-            if model is not None and not model.class_shapes:
-                model.serve_classes(None)
+            if model is not None and not model._class_shapes:
+                model._serve_classes(None)
         elif model is None:
             child.close(0)
         else:
             try:
-                gone = model.add_class(shapes, child)
+                gone = model._add_class(shapes, child)
             except EngineClosed:
                 child.close(0)
             else:
                 child._follow(model.plan)
                 for former in gone:
-                    model.retire_class(former)
+                    model._retire_class(former)

@@ -272,7 +272,7 @@ class Engine:
         self._lock = threading.RLock()  # another thread of the parent may have held it
         for model in list(self._models):
             model._on_close = None
-            model.mark_forked()
+            model._mark_forked()
 
 
 class _Process:

@@ -46,7 +46,7 @@ class Model(NativeModel):
     _table: CostTable | None = None
 
     @classmethod
-    def start(
+    def _start(
         cls,
         plan: Plan,
         lanes: Sequence[tuple[str, Mapping[int, Compiled]]],
@@ -89,7 +89,7 @@ class Model(NativeModel):
         known = draft.ladder
         if plan.ladder != known:
             missing = [(device, {n: one for n, one in sizes.items() if n not in known}) for device, sizes in lanes]
-            self.install(lanes=missing, cost_us={size: plan.batch.cost_us[size] for size in plan.ladder})
+            self._install(lanes=missing, cost_us={size: plan.batch.cost_us[size] for size in plan.ladder})
         with self._limits_lock:
             now = self._plan
             delay_us = now.batch.max_queue_delay_us
@@ -107,13 +107,13 @@ class Model(NativeModel):
 
     def _put_in_force(self, plan: Plan) -> None:
         """Its limits. Under the lock."""
-        self.set_limits(
+        self._set_limits(
             max_batch_size=plan.most_rows,
             max_queue_size=plan.max_queue_size,
             max_queue_delay_us=plan.batch.max_queue_delay_us,
         )
         self._plan = plan
-        for child in self.class_models:
+        for child in self._class_models:
             assert isinstance(child, Model)
             with contextlib.suppress(EngineClosed):  # it makes room for another class
                 child._follow(plan)
@@ -133,7 +133,7 @@ class Model(NativeModel):
         """
         until = None if timeout is None else time.monotonic() + timeout
         ready = self._preparation.wait(timeout)
-        for child in self.class_models:
+        for child in self._class_models:
             ready = child.wait_ready(None if until is None else max(0.0, until - time.monotonic())) and ready
         return ready
 
@@ -168,7 +168,7 @@ class Model(NativeModel):
         another one when it is the least recently used.
         """
         names = [tensor.name for tensor in self.inputs]
-        return tuple(dict(zip(names, shapes, strict=True)) for shapes in self.class_shapes)
+        return tuple(dict(zip(names, shapes, strict=True)) for shapes in self._class_shapes)
 
     def set(
         self,
@@ -198,13 +198,13 @@ class Model(NativeModel):
             largest = self._plan.ladder[-1] if is_final else None
             self._put_in_force(
                 changed_limits(
-                    self._plan, max_queue_delay_us, max_batch_size, max_queue_size, largest, self.ring_capacity
+                    self._plan, max_queue_delay_us, max_batch_size, max_queue_size, largest, self._ring_capacity
                 )
             )
 
     def stats(self) -> ModelStats:
         """A snapshot of the counters; may be called at any time, also after `close`."""
-        return ModelStats.of(self.native_stats())
+        return ModelStats.of(self._native_stats())
 
     def map(
         self,
@@ -254,17 +254,17 @@ class Model(NativeModel):
         served = super().close(timeout)
         table, self._table = self._table, None
         if table is not None:
-            table.compare(self.costs())
+            table.compare(self._costs())
         notify, self._on_close = self._on_close, None
         if notify is not None:
             notify(self)
         return served
 
-    def mark_forked(self) -> None:
+    def _mark_forked(self) -> None:
         """In a forked child: every call says so from now on."""
         self._limits_lock = threading.Lock()  # another thread of the parent may have held it
         self._preparation = Preparation(self.name)
-        super().mark_forked()
+        super()._mark_forked()
 
     def __enter__(self) -> Model:
         return self

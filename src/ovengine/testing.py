@@ -142,7 +142,7 @@ def fake_model(
     )
     places = [device for device in devices for _ in range(lanes)]
     running = [(device, fake_ladder(ladder, row_shape=row_shape, **behaviour)) for device in places]
-    return Model.start(plan, running, policy)
+    return Model._start(plan, running, policy)
 
 
 # -- what plugins are given -------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def test_weights_change_under_lanes_that_look_them_up() -> None:
         futures = [model.submit(np.full(4, i, np.float32), group=f"group {i % 60}") for i in range(3000)]
         for i, future in enumerate(futures):
             np.testing.assert_array_equal(future.result()["y"], np.full(4, i + 1, np.float32))
-        assert model.native_stats()["policy_faults"] == 0
+        assert model._native_stats()["policy_faults"] == 0
     stop.set()
     changer.join()
 

@@ -4,6 +4,16 @@
 @cython.no_gc
 @cython.freelist(1024)
 cdef class Future:
+    """The pending outcome of one request: await it on an event loop, or call `result` from any thread.
+
+    `submit` and `ainfer` of a model or a session return futures, and so does `Lease.submit`. Any number of threads and
+    tasks may wait for the same future. A task that is cancelled while it awaits a future cancels the request.
+
+    Example:
+        >>> future = model.submit(x)
+        >>> future.result(timeout=1.0)["y"]
+        >>> (await model.ainfer(x))["y"]
+    """
     cdef NativeModel _model
     cdef Ticket _ticket           # its references are this object's, until the result takes them over
     cdef Result _result
@@ -111,6 +121,25 @@ cdef class Future:
         return errors.InferenceError(f"inference on model {self._model.name!r} failed: {_reason(reason)}")
 
     def result(self, timeout=None):
+        """Wait for the outcome and return the result.
+
+        Args:
+            timeout: seconds to wait; None waits as long as it takes. A request whose caller stops waiting goes on.
+
+        Returns:
+            The `Result`; the same object each time.
+
+        Raises:
+            InferenceTimeout: there is no outcome after `timeout` seconds.
+            Cancelled: `cancel` ended the request.
+            Superseded: a newer request of its group, with `latest_only`, took its place.
+            DeadlineExceeded: the deadline passed before the request could run.
+            InferenceError: OpenVINO failed on this request's inputs; the text has its reason.
+            LeaseLost: the batch ran without the lease that this request came from.
+            EngineClosed: the model or the session was closed before the request ran.
+            ForkedError: the request belongs to the parent process.
+            InputError: `timeout` is not a number.
+        """
         cdef Outcome outcome
         if self._result is not None:
             return self._result
@@ -123,6 +152,20 @@ cdef class Future:
         raise self._error(outcome)
 
     def exception(self, timeout=None):
+        """Wait for the outcome and return the error that `result` would raise.
+
+        Args:
+            timeout: seconds to wait; None waits as long as it takes.
+
+        Returns:
+            The error, or None when the request succeeded.
+
+        Raises:
+            InferenceTimeout: there is no outcome after `timeout` seconds.
+            Cancelled: `cancel` ended the request.
+            ForkedError: the request belongs to the parent process.
+            InputError: `timeout` is not a number.
+        """
         self._wait(timeout)
         outcome = self._outcome()
         if outcome == Outcome.ok:
@@ -133,12 +176,24 @@ cdef class Future:
         return error
 
     def done(self):
+        """Return True when the outcome is known: a result, an error or a cancellation. Never waits."""
         return self._outcome() != Outcome.pending
 
     def cancelled(self):
+        """Return True when `cancel` ended the request. Never waits."""
         return self._outcome() == Outcome.cancelled
 
     def cancel(self):
+        """Cancel the request unless its outcome is known.
+
+        A request that waits is taken out of the queue. A request that is running is cancelled at once for its callers,
+        and its rows of the result are dropped. A session's request cannot be cancelled once it runs, because it
+        changes the state.
+
+        Returns:
+            True when the request is cancelled, False when it already had another outcome or can no longer be
+            cancelled.
+        """
         if self._outcome() != Outcome.pending:
             return self._cancelled
         if not ModelCore.cancel(self._ticket):
@@ -149,8 +204,19 @@ cdef class Future:
         return True
 
     def add_done_callback(self, fn, *, context=None):
-        """Calls `fn(future)` when the outcome is known: on the event loop that this is called from, if any; otherwise
-        on a thread of ovengine's, or at once when the outcome is known already."""
+        """Call `fn(future)` when the outcome is known.
+
+        On an event loop, the loop calls `fn`, as asyncio does. On any other thread, a thread of ovengine calls it;
+        when the outcome is known already, `fn` runs before this method returns. An exception that `fn` raises is
+        logged.
+
+        Args:
+            fn: called with this future. Callbacks off the event loop share one thread, so they should return soon.
+            context: the `contextvars.Context` to run `fn` in; None takes a copy of the current one on an event loop.
+
+        Raises:
+            ForkedError: the request belongs to the parent process.
+        """
         loop = asyncio._get_running_loop()
         if loop is not None:
             fn = _OnLoop(fn, loop, context or contextvars.copy_context())
@@ -159,7 +225,7 @@ cdef class Future:
         self._add_callback(fn)
 
     def _add_callback(self, fn):
-        """Like add_done_callback(), but never on an event loop: for those who block the loop that they are on."""
+        """Like add_done_callback(), but never on an event loop: for callers that block the loop they are on."""
         if self._outcome() == Outcome.pending and not self._callbacks_done:
             if self._callbacks is not None:
                 self._callbacks.append(fn)
@@ -173,6 +239,14 @@ cdef class Future:
             _call(fn, self)
 
     def remove_done_callback(self, fn):
+        """Remove every callback equal to `fn` that has not been called.
+
+        Args:
+            fn: as given to `add_done_callback`.
+
+        Returns:
+            The number of callbacks removed.
+        """
         if self._callbacks is None:
             return 0
         before = len(self._callbacks)
@@ -193,6 +267,7 @@ cdef class Future:
         return mailbox.attach(self._ticket, receiver)
 
     def __await__(self):
+        """Await the result; raises what `result` raises."""
         cdef _Awaiter awaiter = _Awaiter.__new__(_Awaiter)
         awaiter.future = self
         return awaiter
@@ -363,6 +438,20 @@ cdef class _Awaiter:
 
 
 def as_completed(futures, timeout=None):
+    """Yield futures in the order in which their outcomes become known.
+
+    Args:
+        futures: an iterable of `Future`, of any models. A future that occurs twice is yielded once.
+        timeout: seconds for all of them together; None waits as long as it takes.
+
+    Returns:
+        An iterator of `Future`. Each is done when it is yielded.
+
+    Raises:
+        InferenceTimeout: some futures are not done after `timeout` seconds. Raised by the iterator.
+        ForkedError: a request belongs to the parent process. Raised by the iterator.
+        InputError: `timeout` is not a number.
+    """
     cdef Future future
     cdef _Mailbox mailbox = _Mailbox()
     _deadline(timeout)  # refuses what is no time
@@ -404,6 +493,20 @@ cdef _wait_readable(_Mailbox mailbox, object deadline, str late):
 
 
 def wait(futures, timeout=None, return_when="ALL_COMPLETED"):
+    """Wait for several futures, like `concurrent.futures.wait`.
+
+    Args:
+        futures: an iterable of `Future`, of any models.
+        timeout: seconds to wait; None waits as long as it takes. A timeout is no error here.
+        return_when: `ALL_COMPLETED`, `FIRST_COMPLETED`, or `FIRST_EXCEPTION` (a cancelled request does not count).
+
+    Returns:
+        Two sets of futures: those that are done, and the others.
+
+    Raises:
+        InputError: `timeout` is not a number, or `return_when` is none of the three.
+        ForkedError: a request belongs to the parent process.
+    """
     cdef Future future
     if return_when not in ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"):
         raise errors.InputError(

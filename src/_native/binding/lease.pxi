@@ -2,9 +2,23 @@
 
 
 cdef class Lease:
+    """Rows of the batch's own input memory: write them in place, then submit them. No copy is made.
+
+    `lease["x"]` (or `lease[0]`) is a writable array of shape (rows, *row) for that input. Write every row: the memory
+    holds old values. A lease delays its batch. When it is not submitted within about 10 ms after the batch could run,
+    the batch runs without it and `submit` raises LeaseLost.
+
+    Leaving the `with` block releases a lease that was not submitted. After `submit` or `release`, its arrays are
+    read-only.
+
+    Example:
+        >>> with model.lease(rows=2) as lease:
+        ...     lease["x"][...] = samples
+        ...     future = lease.submit()
+    """
     cdef NativeModel _model
     cdef Ticket _ticket
-    cdef readonly uint32_t rows
+    cdef uint32_t _rows
     cdef list _arrays
     cdef bint _open
 
@@ -18,6 +32,11 @@ cdef class Lease:
         if self._open:
             self._model.core.get().abandon_lease(self._ticket)
 
+    @property
+    def rows(self):
+        """Rows of the lease."""
+        return self._rows
+
     def __enter__(self):
         return self
 
@@ -25,6 +44,9 @@ cdef class Lease:
         self.release()
 
     def __getitem__(self, key):
+        """Return the writable array of one input, by name or index. Raises InputError for an unknown input, and
+        LeaseLost after `submit` or `release`.
+        """
         cdef PortSpec spec
         cdef cnp.npy_intp dims[33]
         cdef int i, ndim
@@ -36,7 +58,7 @@ cdef class Lease:
             spec = <PortSpec>self._model._inputs[index]
             ndim = 0
             if self._model._mode == ROWS and not spec.shared:
-                dims[0] = self.rows
+                dims[0] = self._rows
                 ndim = 1
             for i in range(spec.row_ndim):
                 dims[ndim + i] = spec.row_dims[i]
@@ -50,6 +72,16 @@ cdef class Lease:
         return self._arrays[index]
 
     def submit(self):
+        """Submit the rows as one request. The lease is over then.
+
+        Returns:
+            The `Future` of the request. Its result has a batch axis, also for one row.
+
+        Raises:
+            LeaseLost: the lease is over, or the batch ran without it.
+            QueueFull: the queue filled up meanwhile.
+            EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
+        """
         cdef Admission admission = Admission.ok
         cdef NativeModel model = self._model
         if not self._open:
@@ -72,6 +104,7 @@ cdef class Lease:
         return _make_future(model, self._ticket, False)
 
     def release(self):
+        """Give the rows back unused. Does nothing when the lease is over."""
         if self._open:
             self._seal()
             self._open = False
@@ -86,7 +119,7 @@ cdef class Lease:
         self._ticket.request.set_terms(terms)
         for index, spec in enumerate(self._model._inputs):
             if spec.shared:
-                _copy_to_rows(self._model.core.get().destination(self._ticket, index), spec, self.rows)
+                _copy_to_rows(self._model.core.get().destination(self._ticket, index), spec, self._rows)
 
     cdef _seal(self):
         """The arrays that were handed out are not to be written any more: their memory goes on to others."""
@@ -110,7 +143,7 @@ cdef Lease _open_lease(NativeModel model, int64_t rows):
         raise errors.InputError(f"a lease of {rows} rows; a batch of model {model.name!r} has 1 to {limit}")
     lease = Lease.__new__(Lease)
     lease._model = model
-    lease.rows = <uint32_t>rows
+    lease._rows = <uint32_t>rows
     lease._arrays = [None] * len(model._inputs)
     if model._has_shared:
         terms.key = model._next_key  # stands for what is to be written; it goes to the ring

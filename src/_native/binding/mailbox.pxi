@@ -136,7 +136,7 @@ def _forget_after_fork():
     """In the child of a fork: the parent's threads and loops are not here."""
     global _callback_mailbox, _callback_lock
     for model in list(_models):
-        model.mark_forked()
+        model._mark_forked()
     _callback_mailbox = None
     _loop_mailboxes.clear()
     _callback_lock = threading.Lock()

@@ -8,6 +8,27 @@ cdef object _models = weakref.WeakSet()
 
 
 cdef class NativeModel:
+    """The native half of a loaded model: slots, queue and lanes. `ovengine.Model` derives from it.
+
+    Args:
+        name: of the model, in errors and statistics.
+        inputs: (name, all names, shape, dtype, element type, limits) of each input; see `TensorInfo`. In mode `rows`
+            exactly one dimension is -1, the batch axis, unless all rows of a request share the input. In mode `whole`
+            no dimension is -1. In mode `dynamic` any may be.
+        outputs: the same for the outputs.
+        mode: `rows`, `whole` or `dynamic`.
+        lanes: (device, {batch size: compiled model}) of each lane. All lanes have the same sizes, which are the
+            ladder; in modes `whole` and `dynamic` it is size 1 alone.
+        cost_us: measured microseconds of one `infer()` for each batch size.
+        policy: the name of a built-in scheduler (`priority`, `round_robin`), or a PyCapsule named `ovengine.policy`
+            around a `struct ovengine_policy`.
+        max_queue_size: requests that may wait; None: as many as the core has room for.
+        max_queue_delay_us: how long a partial batch may wait for more rows.
+        queue_full_action: `reject` (QueueFull) or `block` (the caller waits). None rejects when there is a
+            max_queue_size.
+        budget: shared with other models; None for no limit.
+        threads: CPUs of the budget that one inference of each lane takes.
+    """
     cdef shared_ptr[ModelCore] core
     cdef readonly str name
     cdef tuple _inputs
@@ -84,7 +105,10 @@ cdef class NativeModel:
                 ladder.push_back(shared_ptr[CompiledModel]() if compiled is None else compiled.native)
             builder.add_lane(self._devices.index(device), ladder, cpus)
 
-    def install(self, *, lanes, cost_us):
+    def _install(self, *, lanes, cost_us):
+        """Put another ladder in use while requests run. `lanes`: the same lanes, each with the compiled models of the
+        sizes that it does not have; the largest size must not become smaller.
+        """
         cdef Builder builder
         self._set_ladder(&builder, cost_us, lanes, ())
         with nogil:
@@ -92,9 +116,11 @@ cdef class NativeModel:
         self._max_batch_size = self.core.get().max_batch_rows()
 
     def wait_ready(self, timeout=None):
+        """Overridden by `Model`, whose larger batches are made behind it."""
         return True
 
-    def costs(self):
+    def _costs(self):
+        """Microseconds of one inference by batch size, as the core knows them now: measured, then observed."""
         return dict(self.core.get().costs())
 
     cdef _set_queue(self, max_queue_size):
@@ -255,6 +281,35 @@ cdef class NativeModel:
 
     def submit(self, inputs, *, bint share_inputs=False, priority=None, deadline=None, group=None,
                bint latest_only=False):
+        """Queue one request and return its future. Call it from any thread.
+
+        Args:
+            inputs: one array for a model with one input; otherwise a sequence with one value per input, or a mapping
+                by input name or index. A value is an array, an `openvino.Tensor`, or anything that NumPy makes an
+                array of. In mode `rows` its shape is (n, *row) for n rows, or the shape of one row for one sample; in
+                mode `whole` the model's shape; in mode `dynamic` any shape that fits. Numbers are cast by NumPy's rule
+                same_kind.
+            share_inputs: read the arrays while the inference runs instead of copying them now. Do not change them
+                until the request is done.
+            priority: 1 (runs first) to 9; None is 5. A request gains one step for each second that it waits longer
+                than another.
+            deadline: seconds from now within which the result is wanted; None for no deadline. Within one priority,
+                the earliest deadline runs first.
+            group: any hashable that says whom the request is for, such as a camera or a tenant. Groups share each
+                priority equally, counted in rows, unless the scheduler policy has weights. None: no group.
+            latest_only: replace the older request of the group that still waits and has `latest_only` too. Its future
+                raises Superseded.
+
+        Returns:
+            The `Future` of the request. Unless `share_inputs` is set, the arrays may be changed at once.
+
+        Raises:
+            InputError, InputTypeError: the inputs do not fit the model, or an argument is out of range.
+            QueueFull: the queue has no room and the model rejects (see `queue_full_action` of `load`); otherwise this
+                method waits for room.
+            DeadlineUnmeetable: the result would come after the deadline.
+            EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
+        """
         cdef Terms terms
         if priority is not None or deadline is not None or group is not None or latest_only:
             _read_terms(self, terms, priority, deadline, group, latest_only)
@@ -262,18 +317,54 @@ cdef class NativeModel:
 
     def ainfer(self, inputs, *, bint share_inputs=False, priority=None, deadline=None, group=None,
                bint latest_only=False):
+        """Like `submit`, for callers on an event loop: never waits for room, raises QueueFull instead.
+
+        Args:
+            inputs: as for `submit`.
+            share_inputs: as for `submit`.
+            priority: as for `submit`.
+            deadline: as for `submit`.
+            group: as for `submit`.
+            latest_only: as for `submit`.
+
+        Returns:
+            The `Future` of the request: `result = await model.ainfer(x)`.
+
+        Raises:
+            QueueFull: the queue has no room. Other errors are those of `submit`.
+        """
         cdef Terms terms
         if priority is not None or deadline is not None or group is not None or latest_only:
             _read_terms(self, terms, priority, deadline, group, latest_only)
         return self._submit(inputs, terms, share_inputs, False, group)
 
     def infer(self, inputs, *, timeout=None, priority=None, deadline=None, group=None):
+        """Run one request and return its result. `model(inputs)` does the same without arguments.
+
+        A short inference runs on the calling thread when a lane is free; then neither the timeout nor a signal is
+        noticed until it ends.
+
+        Args:
+            inputs: as for `submit`.
+            timeout: seconds to wait; None waits as long as it takes. The request is cancelled after that.
+            priority: as for `submit`.
+            deadline: as for `submit`.
+            group: as for `submit`.
+
+        Returns:
+            The `Result` of the request.
+
+        Raises:
+            InferenceTimeout: there is no result after `timeout` seconds.
+            Other errors are those of `submit` and `Future.result`.
+        """
         cdef Terms terms
         if priority is not None or deadline is not None or group is not None:
             _read_terms(self, terms, priority, deadline, group, False)
         return self._infer(inputs, terms, timeout, group)
 
     def __call__(self, inputs):
+        """Run one request and return its result, as `infer` does."""
         cdef Terms terms
         return self._infer(inputs, terms, None)
 
@@ -351,6 +442,21 @@ cdef class NativeModel:
             raise
 
     def infer_rows(self, inputs, *, timeout=None, priority=None, deadline=None, group=None):
+        """Run many rows as one request that is cut into batches and spread over all lanes. No Python runs per row.
+
+        Args:
+            inputs: as for `submit`, with any number of rows.
+            timeout: as for `infer`.
+            priority: as for `submit`.
+            deadline: as for `submit`.
+            group: as for `submit`.
+
+        Returns:
+            The `Result`, with as many rows as the inputs.
+
+        Raises:
+            As `infer` does. One error ends the whole request.
+        """
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Terms terms
@@ -381,18 +487,42 @@ cdef class NativeModel:
         return self._finish(future, deadline, timeout)
 
     def lease(self, int64_t rows=1):
+        """Lease rows of a batch's input memory, to write them in place.
+
+        Args:
+            rows: 1 up to the rows of a batch at most.
+
+        Returns:
+            A `Lease`.
+
+        Raises:
+            InputError: the model has dynamic dimensions, or `rows` is out of range.
+            QueueFull: there is no room.
+            EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
+        """
         return _open_lease(self, rows)
 
     def session(self):
+        """Open a session: requests that run in order and carry the model's state from one to the next.
+
+        Returns:
+            A `Session`.
+
+        Raises:
+            InferenceError: OpenVINO cannot make another infer request.
+            EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
+        """
         return _open_session(self)
 
     # --- limits ---
 
     @property
-    def ring_capacity(self):
+    def _ring_capacity(self):
+        """Requests that can wait at all, whatever `max_queue_size` says."""
         return self.core.get().ring_capacity()
 
-    def set_limits(self, *, max_batch_size, max_queue_size, max_queue_delay_us):
+    def _set_limits(self, *, max_batch_size, max_queue_size, max_queue_delay_us):
+        """Set all limits while requests run. `max_batch_size`: 1 to the largest size of the ladder."""
         if self._closed or self.core.get().forked():
             raise _closed_error(self)
         self._set_queue(max_queue_size)
@@ -405,9 +535,21 @@ cdef class NativeModel:
 
     @property
     def closed(self):
+        """True when `close` was called."""
         return self._closed
 
     def close(self, timeout=None):
+        """Stop accepting requests, finish the pending ones, and stop the lanes. May be called again.
+
+        Args:
+            timeout: seconds to wait; None waits as long as it takes. What is still pending then gets EngineClosed.
+
+        Returns:
+            True when all requests were served.
+
+        Raises:
+            InputError: `timeout` is not a number.
+        """
         cdef Deadline deadline = _deadline(timeout)
         cdef cbool all_done
         until = None if timeout is None else time.monotonic() + timeout
@@ -421,13 +563,15 @@ cdef class NativeModel:
             all_done = child.close(rest) and all_done
         return all_done
 
-    def mark_forked(self):
+    def _mark_forked(self):
+        """In a forked child: every call raises ForkedError from now on."""
         if self.core.get() != NULL:
             self.core.get().mark_forked()
             for child in self._children():
-                child.mark_forked()
+                child._mark_forked()
 
-    def native_stats(self):
+    def _native_stats(self):
+        """The figures of `ModelStats`, as a dict; see `_Tally.as_dict`."""
         cdef _Tally tally = _Tally()
         tally.add(self)
         for child in self._children():
@@ -438,7 +582,13 @@ cdef class NativeModel:
 
     # --- row classes ---
 
-    def serve_classes(self, wanted, *, uint32_t uses=1, Py_ssize_t most=1, buckets=None):
+    def _serve_classes(self, wanted, *, uint32_t uses=1, Py_ssize_t most=1, buckets=None):
+        """In mode `dynamic`: serve shapes that come often by children, `most` of them at most.
+
+        `wanted(shapes)` is called on a request's thread whenever a shape has come another `uses` times and a child has
+        not been used since its first use, or there is room for one more. None ends it. `buckets`: lengths, axis and
+        pad value of each input, axis of each output; requests are padded to the lengths that a child has.
+        """
         if wanted is None:
             self._classes = None
             return
@@ -451,14 +601,18 @@ cdef class NativeModel:
         self._leaving = []
         self._gone = _Tally()
 
-    def add_class(self, tuple shapes, NativeModel child not None):
+    def _add_class(self, tuple shapes, NativeModel child not None):
+        """Serve requests of these shapes by `child`. Returns the children that made room; give them to
+        `_retire_class`. Raises EngineClosed.
+        """
         if self._closed or self.core.get().forked() or self._classes is None:
             raise _closed_error(self)
         gone = self._classes.add(shapes, child)
         self._leaving += gone
         return gone
 
-    def retire_class(self, NativeModel child not None):
+    def _retire_class(self, NativeModel child not None):
+        """Wait until a child that made room has answered its requests, close it, and keep its figures."""
         child.close()
         if child in self._leaving:
             self._leaving.remove(child)
@@ -466,11 +620,13 @@ cdef class NativeModel:
             self._gone.waiting = 0
 
     @property
-    def class_shapes(self):
+    def _class_shapes(self):
+        """Shapes that have a child, per input."""
         return () if self._classes is None else tuple(self._classes.shapes.values())
 
     @property
-    def class_models(self):
+    def _class_models(self):
+        """The children, in the order of `_class_shapes`."""
         return () if self._classes is None else tuple(self._classes.children.values())
 
     cdef list _children(self):

@@ -8,6 +8,15 @@ cdef enum:
 @cython.no_gc
 @cython.freelist(256)
 cdef class Result:
+    """The outputs of one request: a read-only mapping from output names to arrays.
+
+    `result["y"]` and `result[0]` are the same output; iteration is over the names, in the model's order. With one
+    output, `numpy.asarray(result)` is that output. Arrays of more than 1 KiB are views of the batch's outputs: they
+    keep the memory of the whole batch alive, so copy what you keep for long.
+
+    A request of n rows gets arrays with n rows. A request of one sample, without a batch axis, gets arrays without
+    one.
+    """
     cdef NativeModel _model
     cdef Ticket _ticket  # the references to the batch or job are this object's
     cdef uint32_t _rows
@@ -97,6 +106,7 @@ cdef class Result:
         return array
 
     def __getitem__(self, key):
+        """Return the array of one output, by name or index. Raises KeyError, which lists the outputs."""
         if isinstance(key, int) or isinstance(key, np.integer):
             index = key
             if 0 <= index < len(self._model._outputs):
@@ -120,6 +130,7 @@ cdef class Result:
         return key in self._model._output_index
 
     def __array__(self, dtype=None, copy=None):
+        """Return the only output. Raises TypeError when the model has several outputs."""
         if len(self._model._outputs) != 1:
             names = ", ".join([repr((<PortSpec>spec).name) for spec in self._model._outputs])
             raise TypeError(f"the result has {len(self._model._outputs)} outputs ({names}); choose one of them")
@@ -131,15 +142,27 @@ cdef class Result:
         return array.copy() if copy else array
 
     def keys(self):
+        """Return the names of the outputs, in the model's order."""
         return [(<PortSpec>spec).name for spec in self._model._outputs]
 
     def values(self):
+        """Return the arrays of all outputs, in the model's order."""
         return [self._get(i) for i in range(len(self._model._outputs))]
 
     def items(self):
+        """Return (name, array) of all outputs, in the model's order."""
         return list(zip(self.keys(), self.values()))
 
     def get(self, key, default=None):
+        """Return the array of one output, or `default` when the model has no such output.
+
+        Args:
+            key: a name or an index.
+            default: returned in place of an array.
+
+        Returns:
+            The array or `default`.
+        """
         return self[key] if key in self else default
 
     def __eq__(self, other):

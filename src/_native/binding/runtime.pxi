@@ -15,6 +15,12 @@ cdef str _reason(object error):
 
 
 class Port:
+    """One input or output of a graph.
+
+    `shape` has -1 where a dimension is dynamic, and is None when the rank is. `limits` are the least and most of each
+    dimension, -1 for no limit. `dtype` is that of the arrays, `element_type` OpenVINO's name (`f32`, `bf16`, `u4`):
+    what NumPy lacks is shown as OpenVINO's Python API shows it, as bits or packed bytes.
+    """
     __slots__ = ("dtype", "element_type", "limits", "names", "shape")
 
     def __init__(self, names, shape, dtype, element_type, limits):
@@ -26,6 +32,7 @@ class Port:
 
     @property
     def name(self):
+        """The first of `names`."""
         return self.names[0]
 
     def __repr__(self):
@@ -71,6 +78,7 @@ cdef object _property_value(str text):
 
 
 cdef class Graph:
+    """A model before it is compiled (an `ov::Model`). Python cannot change it."""
     cdef shared_ptr[NativeGraph] native
     cdef object _owner  # an adopted model stays with the object that it came from
     cdef readonly tuple inputs
@@ -81,17 +89,23 @@ cdef class Graph:
 
     @property
     def name(self):
+        """The model's own name."""
         return self.native.get().name().decode()
 
     @property
     def constant_bytes(self):
+        """Bytes of the model's constants."""
         return self.native.get().constant_bytes()
 
     @property
     def has_state(self):
+        """True when the model keeps variables between inferences (ReadValue, Assign)."""
         return self.native.get().has_state()
 
     def reshaped(self, shapes):
+        """Return a copy with other input shapes, given by input name or index. -1 is a dynamic dimension, `"1..8"` one
+        with bounds. Raises ModelError when the model cannot take them.
+        """
         cdef cmap[size_t, string] native_shapes
         for key, shape in shapes.items():
             native_shapes[_port_index(self.inputs, key, "input")] = _utf8(f"[{','.join(map(str, shape))}]")
@@ -103,6 +117,9 @@ cdef class Graph:
         return _graph(reshaped, self._owner)
 
     def content(self):
+        """The structure and a hash of the weights, as bytes: equal for models that compute the same by the same graph.
+        Raises ModelError when a node cannot be written as IR.
+        """
         cdef string content
         try:
             with nogil:
@@ -112,10 +129,14 @@ cdef class Graph:
         return <bytes>content
 
     def layout_batch_axes(self):
+        """Input index -> its batch axis, or None when its layout has none; for inputs that have a layout."""
         cdef cmap[size_t, optional[int64_t]] axes = self.native.get().layout_batch_axes()
         return {item.first: item.second.value() if item.second.has_value() else None for item in axes}
 
     def symbolic_batch_axes(self, inputs):
+        """For each output, the axes that carry the symbol of the batch, given the batch axis of each input. Operators
+        may lose the symbol: an output without such an axis proves nothing.
+        """
         cdef vector[optional[int64_t]] native_inputs = _axes(inputs)
         try:
             return tuple([tuple(axes) for axes in self.native.get().symbolic_batch_axes(native_inputs)])
@@ -123,6 +144,9 @@ cdef class Graph:
             raise errors.ModelError(f"the model refuses a symbolic batch: {_reason(error)}") from None
 
     def batch_first(self, inputs, outputs):
+        """Return a copy whose inputs and outputs have the batch axis first, with a Transpose inside where it is
+        another one.
+        """
         cdef vector[optional[int64_t]] native_inputs = _axes(inputs), native_outputs = _axes(outputs)
         try:
             with nogil:
@@ -132,6 +156,11 @@ cdef class Graph:
         return _graph(changed, self._owner)
 
     def padded_inside(self, size_t input, int64_t axis, lengths):
+        """Return a copy that pads this axis to one of `lengths` inside, and masks the padding where it would show.
+
+        Inputs and outputs stay the same. It pads from half of the shortest length to the longest; others run as they
+        are. Raises ModelError at an operator for which there is no rule.
+        """
         cdef vector[int64_t] native_lengths = lengths
         try:
             with nogil:
@@ -173,6 +202,7 @@ def _port_index(ports, key, kind):
 
 
 cdef class Compiled:
+    """One compiled model on one device: an `ov::CompiledModel`, or a fake one for tests."""
     cdef shared_ptr[CompiledModel] native
     cdef readonly tuple inputs
     cdef readonly tuple outputs
@@ -181,6 +211,7 @@ cdef class Compiled:
         raise TypeError("a Compiled comes from Runtime.compile or import_blob")
 
     def property(self, name):
+        """The value of an OpenVINO property. Raises PropertyError."""
         try:
             return _property_value(self.native.get().property(_utf8(name)).decode())
         except RuntimeError as error:
@@ -188,15 +219,18 @@ cdef class Compiled:
 
     @property
     def has_state(self):
+        """True when the model keeps variables between inferences."""
         return has_state(self.native.get()[0])
 
     def export(self):
+        """The compiled model as a blob, for `Runtime.import_blob`."""
         cdef string blob
         with nogil:
             blob = self.native.get().export_blob()
         return <bytes>blob
 
     def measure(self, *, int min_runs=3, double max_seconds=0.05):
+        """Seconds of one `infer()` on zeros, the least of several runs after one to warm up. Raises InferenceError."""
         cdef double seconds
         try:
             with nogil:
@@ -206,6 +240,9 @@ cdef class Compiled:
         return seconds
 
     def run(self, inputs):
+        """Run one inference outside any lane, at any shape that the model takes; returns copies of all outputs. For
+        trial runs. Raises InputError and InferenceError.
+        """
         cdef vector[byte*] native_inputs, native_outputs
         kept = []
         if any([port.shape is None or -1 in port.shape for port in (*self.inputs, *self.outputs)]):
@@ -260,6 +297,7 @@ cdef Compiled _compiled(shared_ptr[CompiledModel] native_model):
 
 
 cdef class CpuBudget:
+    """CPUs that the lanes of several models keep busy together; they take turns of 2 ms when CPUs are short."""
     cdef shared_ptr[NativeCpuBudget] native
 
     def __init__(self, uint32_t cpus):
@@ -267,6 +305,7 @@ cdef class CpuBudget:
 
     @property
     def cpus(self):
+        """How many CPUs."""
         return self.native.get().cpus()
 
 
@@ -287,6 +326,7 @@ cdef void* _address(object model, const void* type_info, str kind) except NULL:
 
 
 cdef class Runtime:
+    """Owns an `ov::Core`. Any thread may call it; calls that take long release the GIL."""
     cdef shared_ptr[NativeRuntime] native
 
     def __cinit__(self):
@@ -294,15 +334,18 @@ cdef class Runtime:
 
     @property
     def available_devices(self):
+        """The devices that OpenVINO lists."""
         return tuple([name.decode() for name in self.native.get().available_devices()])
 
     def device_property(self, device, name):
+        """The value of a device's property. Raises PropertyError."""
         try:
             return _property_value(self.native.get().device_property(_utf8(device), _utf8(name)).decode())
         except RuntimeError as error:
             raise errors.PropertyError(f"device {device!r} has no property {name!r}: {_reason(error)}") from None
 
     def supported_properties(self, device):
+        """Property name -> whether `compile_model` may set it on this device. Raises UnknownDeviceError."""
         cdef cmap[string, cbool] supported
         try:
             supported = self.native.get().supported_properties(_utf8(device))
@@ -311,15 +354,18 @@ cdef class Runtime:
         return {item.first.decode(): bool(item.second) for item in supported}
 
     def register_plugin(self, library, device):
+        """Register an OpenVINO plugin library under a device name."""
         self.native.get().register_plugin(_utf8(library), _utf8(device))
 
     def set_property(self, properties, device=""):
+        """Set properties of one device, or of the core when none is named. Raises PropertyError."""
         try:
             self.native.get().set_property(_utf8(device), _properties(properties))
         except RuntimeError as error:
             raise errors.PropertyError(f"OpenVINO refuses {dict(properties)}: {_reason(error)}") from None
 
     def read_model(self, path, weights=""):
+        """Read a file that an OpenVINO frontend knows. Raises ModelError with OpenVINO's reason."""
         cdef string native_path = _utf8(os.fspath(path)), native_weights = _utf8(os.fspath(weights))
         cdef shared_ptr[NativeGraph] graph
         try:
@@ -330,6 +376,7 @@ cdef class Runtime:
         return _graph(graph, None)
 
     def read_model_bytes(self, bytes model not None, bytes weights=None):
+        """Read an ONNX model, or the text of an IR with its weights, from memory. Raises ModelError."""
         cdef string native_model = model
         cdef const char* data = NULL
         cdef size_t size = 0
@@ -347,14 +394,17 @@ cdef class Runtime:
         return _graph(graph, None)
 
     def adopt(self, model):
+        """Take an `openvino.Model`. Raises ModelError for anything else."""
         address = _address(getattr(model, "_Model__model", model), openvino_model_type_info(), "openvino.Model")
         return _graph(self.native.get().adopt(address), model)
 
     def adopt_compiled(self, model):
+        """Take an `openvino.CompiledModel`, shared with its owner. Raises ModelError for anything else."""
         address = _address(model, openvino_compiled_model_type_info(), "openvino.CompiledModel")
         return _compiled(native_adopt_compiled(address))
 
     def compile(self, Graph graph not None, device, properties):
+        """Compile a graph for a device. Raises ModelError with OpenVINO's reason."""
         cdef string native_device = _utf8(device)
         cdef cmap[string, string] native_properties = _properties(properties)
         cdef shared_ptr[CompiledModel] compiled
@@ -368,6 +418,7 @@ cdef class Runtime:
         return _compiled(compiled)
 
     def import_blob(self, bytes blob not None, device, properties):
+        """Import what `Compiled.export` or OpenVINO's `export_model` wrote. Raises ModelError."""
         cdef string native_blob = blob, native_device = _utf8(device)
         cdef cmap[string, string] native_properties = _properties(properties)
         cdef shared_ptr[CompiledModel] compiled
@@ -391,6 +442,22 @@ cdef extern from *:
 
 def fake_compiled(inputs, outputs, *, double service_time_us=0.0, double service_time_per_row_us=0.0, poison=None,
                   uint32_t fail_every=0):
+    """A compiled model that needs no hardware: every output row repeats its input row's values, plus one.
+
+    Args:
+        inputs: (name, shape, dtype) of each input, at one compiled batch size: shapes are (batch, ...).
+        outputs: the same for the outputs.
+        service_time_us: microseconds of one inference.
+        service_time_per_row_us: microseconds added for each row.
+        poison: a row whose first value equals it makes `infer()` throw.
+        fail_every: every so many-th inference throws; 0 for never.
+
+    Returns:
+        A `Compiled`.
+
+    Raises:
+        ModelError: a dtype is not float32.
+    """
     cdef FakeBehavior behavior
     behavior.service_time_us = service_time_us
     behavior.service_time_per_row_us = service_time_per_row_us

@@ -3,6 +3,26 @@
 
 @cython.no_gc
 cdef class Session:
+    """A sequence of requests that share one state, for a model that keeps state between inferences. From
+    `model.session()`.
+
+    Requests of a session run one at a time, in the order of submission; each starts from the state that the one before
+    left. Sessions run beside each other. Any thread may call any method. Inputs, results and errors are those of the
+    model.
+
+    A waiting request can be cancelled and leaves the state alone. A request that runs cannot be cancelled, because it
+    changes the state. An inference that fails leaves the state as it was; when that is impossible, the InferenceError
+    says that the session starts from its initial state. A model without state has sessions too.
+
+    A session that is dropped without `close` still serves what was submitted.
+
+    Example:
+        >>> with model.session() as session:
+        ...     for chunk in audio:
+        ...         speech = session(chunk)["output"]
+        ...     saved = dict(session.state)
+        ...     session.reset()  # for the next recording
+    """
     cdef NativeModel _model
     # By address, so that a child of a fork can leave it alone; null where the model runs rows, and so has no state.
     cdef shared_ptr[NativeSession]* _native
@@ -22,15 +42,57 @@ cdef class Session:
                 del self._native
 
     def submit(self, inputs, *, bint share_inputs=False):
+        """Queue one request behind those submitted before.
+
+        Args:
+            inputs: as for `Model.submit`.
+            share_inputs: read the arrays while the inference runs instead of copying them now. Do not change them
+                until the request is done.
+
+        Returns:
+            The `Future` of the request.
+
+        Raises:
+            InputError, InputTypeError: the inputs do not fit the model.
+            QueueFull: there is no room and the model rejects; otherwise this method waits for room.
+            EngineClosed, ForkedError: the session or the model is closed, or belongs to the parent process.
+        """
         return self._submit(inputs, not share_inputs, True, Deadline(), None, -1)
 
     def ainfer(self, inputs, *, bint share_inputs=False):
+        """Like `submit`, for callers on an event loop: never waits for room, raises QueueFull instead.
+
+        Args:
+            inputs: as for `submit`.
+            share_inputs: as for `submit`.
+
+        Returns:
+            The `Future` of the request; await it.
+
+        Raises:
+            QueueFull: there is no room. Other errors are those of `submit`.
+        """
         return self._submit(inputs, not share_inputs, False, Deadline(), None, -1)
 
     def infer(self, inputs, *, timeout=None):
+        """Run one request and return its result. `session(inputs)` does the same without a timeout.
+
+        Args:
+            inputs: as for `Model.submit`.
+            timeout: seconds to wait; None waits as long as it takes.
+
+        Returns:
+            The `Result` of the request.
+
+        Raises:
+            InferenceTimeout: the text says whether the request was cancelled, which leaves the state as it was, or
+                runs and will still change it.
+            Other errors are those of `submit` and `Future.result`.
+        """
         return self._infer(inputs, timeout)
 
     def __call__(self, inputs):
+        """Run one request and return its result, as `infer` does."""
         return self._infer(inputs, None)
 
     cdef Future _submit(self, object inputs, bint copy, bint may_wait, Deadline deadline, object timeout, int lane):
@@ -116,6 +178,11 @@ cdef class Session:
 
     @property
     def state(self):
+        """The variables of the state, by their ids: a mapping to read and write (`SessionState`).
+
+        Assign a mapping to set several variables: `session.state = saved`. Raises InputError and InputTypeError as
+        `SessionState` does.
+        """
         return SessionState._of(self)
 
     @state.setter
@@ -126,6 +193,11 @@ cdef class Session:
             state[name] = value
 
     def reset(self):
+        """Start requests submitted from here on from the initial state. Waits for nothing.
+
+        Raises:
+            EngineClosed, ForkedError: the session or the model is closed, or belongs to the parent process.
+        """
         self._check_open()
         if self._native != NULL:
             self._model.core.get().sessions().reset(self._native[0].get()[0])
@@ -169,9 +241,21 @@ cdef class Session:
 
     @property
     def closed(self):
+        """True when the session or its model is closed."""
         return self._closed or self._model._closed
 
     def close(self, timeout=None):
+        """Finish the pending requests and close the session. May be called again.
+
+        Args:
+            timeout: seconds to wait; None waits as long as it takes. What is still pending then gets EngineClosed.
+
+        Returns:
+            True when all requests were served.
+
+        Raises:
+            InputError: `timeout` is not a number.
+        """
         cdef Deadline deadline = _deadline(timeout)
         cdef cbool reset = False
         self._closed = True
@@ -215,6 +299,15 @@ cdef Session _open_session(NativeModel model):
 
 
 class SessionState(Mapping):
+    """The variables of a session's state, by their ids: a mapping of arrays. From `session.state`.
+
+    Reading copies. Both reading and writing wait until the requests submitted before are done. Before the first
+    inference, and after a reset, OpenVINO shows zeros whatever the initial value is.
+
+    Example:
+        >>> saved = dict(session.state)
+        >>> session.state["hidden"] = saved["hidden"]
+    """
     __slots__ = ("_names", "_session")
 
     def __init__(self):
@@ -242,6 +335,7 @@ class SessionState(Mapping):
         return name in self._names
 
     def __getitem__(self, name):
+        """Return a copy of one variable. Raises KeyError for an unknown name."""
         cdef Session session = self._session
         cdef size_t index = self._index(name, KeyError)
         cdef ShapedOutput value
@@ -260,6 +354,11 @@ class SessionState(Mapping):
         return array
 
     def __setitem__(self, name, value):
+        """Set one variable; casts by NumPy's rule same_kind.
+
+        Raises InputError for an unknown name or a shape that the model refuses, and InputTypeError for a dtype that
+        does not cast. The state stays as it was then.
+        """
         cdef Session session = self._session
         cdef size_t index = self._index(name, errors.InputError)
         cdef ShapedInput shaped

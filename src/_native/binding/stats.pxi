@@ -101,6 +101,9 @@ cdef dict _percentiles(Percentiles p):
 
 
 def debug_counters():
+    """Count what the whole process has in use: slots, batches, requests, rows, sessions and notices. All are zero at
+    rest.
+    """
     cdef NativeModel model
     cdef InUse in_use
     cdef size_t sessions

@@ -52,7 +52,7 @@ def adopt(compiled_model: openvino.CompiledModel, jobs: int) -> tuple[Model, int
         max_queue_size=None,
         decisions=(Decision("batch axis", mode, why),),
     )
-    model = Model.start(plan, [(device, {1: compiled})] * lanes, "priority")
+    model = Model._start(plan, [(device, {1: compiled})] * lanes, "priority")
     engine.register(model)
     return model, jobs
 
