@@ -111,7 +111,7 @@ __all__ = [
 
 
 def get_include() -> str:
-    """The directory with `ovengine_policy.h`, for building native scheduler policies."""
+    """Return the directory of `ovengine_policy.h`, which native scheduler policies are compiled with."""
     # In an editable install the package has two places, and the header is in the built one.
     candidates = [Path(place) / "include" for place in __path__]
     return str(next((path for path in candidates if path.is_dir()), candidates[0]))

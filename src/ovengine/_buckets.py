@@ -35,11 +35,15 @@ SPANS = ((-1.0, 1.0), (-9.0, -1.0), (1.0, 9.0))
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Lengths that one input is padded to.
+    """Lengths that one input is padded to, for `load(buckets=...)`.
 
-    lengths: ascending; a longer request runs as it is.
-    pad: the value that fills the rest. It has to mean "nothing here" to the model: 0 in an attention mask.
-    axis: of the sequence.
+    Args:
+        lengths: ascending. A longer request runs as it is.
+        pad: the value that fills the rest. To the model it must mean "nothing here", as 0 does in an attention mask.
+        axis: of the sequence, at least 1.
+
+    Raises:
+        ConfigError: `lengths` do not ascend, or a number is out of range.
     """
 
     lengths: Sequence[int]

@@ -49,7 +49,7 @@ MOST_QUEUE_SIZE = 1 << 24
 
 
 class Hint(str, enum.Enum):
-    """OpenVINO's PERFORMANCE_HINT."""
+    """What to optimise for: OpenVINO's PERFORMANCE_HINT."""
 
     LATENCY = "LATENCY"
     THROUGHPUT = "THROUGHPUT"
@@ -57,7 +57,17 @@ class Hint(str, enum.Enum):
 
     @classmethod
     def parse(cls, value: object) -> Hint:
-        """A hint from its name in any case, or from an enum member of that name. Raises ConfigError."""
+        """Make one from a name.
+
+        Args:
+            value: the name in any case, or an enum member with that name, such as OpenVINO's own.
+
+        Returns:
+            The `Hint`.
+
+        Raises:
+            ConfigError: there is no such hint.
+        """
         text = getattr(value, "name", value)
         if isinstance(text, str) and text.upper() in cls.__members__:
             return cls[text.upper()]

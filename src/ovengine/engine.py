@@ -29,15 +29,20 @@ FORK_ADVICE = "start the child with multiprocessing's method 'spawn' or 'forkser
 class Engine:
     """Owns what loaded models share: OpenVINO's core, plugins, devices, CPU budget.
 
+    `ovengine.load` uses a default engine. Make one of your own for other plugins, devices or CPUs.
+
     Example:
         >>> with ovengine.Engine(cpu_budget=2) as engine:
         ...     model = engine.load("model.onnx")
 
     Args:
-        plugins: a `Plugins`, or plugin objects to register besides those installed; None for those installed.
-        devices: OpenVINO devices that may be used; None for all that OpenVINO lists.
-        cpu_budget: CPUs that the lanes of this engine's models may keep busy together; None for what the affinity mask
-            and the cgroup quota of this process allow, shared with all other engines without a budget of their own.
+        plugins: a `Plugins`, or plugin objects to use besides the installed ones; None: the installed ones.
+        devices: OpenVINO devices that may be used; None: all that OpenVINO lists.
+        cpu_budget: CPUs that the models of this engine may keep busy together. None: what the affinity mask and the
+            cgroup quota allow, shared with all engines that have no budget of their own.
+
+    Raises:
+        ConfigError: `cpu_budget` is no integer of at least 1.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class Engine:
 
     @property
     def plugins(self) -> Plugins:
-        """The plugins, found on first use."""
+        """The `Plugins`, found on first use."""
         with self._lock:
             if self._plugins is None:
                 self._plugins = default() if self._extra_plugins is None else Plugins(extra=self._extra_plugins)
@@ -72,7 +77,7 @@ class Engine:
 
     @property
     def runtime(self) -> Runtime:
-        """OpenVINO's core, started on first use."""
+        """OpenVINO's core, started on first use. Raises ForkedError."""
         with self._lock:
             if self._runtime is None:
                 _Process.start_openvino()
@@ -81,7 +86,7 @@ class Engine:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Devices that models may be loaded on."""
+        """Devices that models may be loaded on. Raises UnknownDeviceError when one of the engine's is missing."""
         available = self.runtime.available_devices
         if self._devices is None:
             return available
@@ -92,7 +97,7 @@ class Engine:
 
     @property
     def cpu_budget(self) -> int:
-        """CPUs that the lanes of all models may keep busy together."""
+        """CPUs that the models of this engine may keep busy together."""
         return self._budget.cpus
 
     @property
@@ -101,7 +106,7 @@ class Engine:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """True when `close` was called."""
         return self._closed
 
     # -- loading ------------------------------------------------------------------------------------------------------
@@ -130,58 +135,7 @@ class Engine:
         memory_limit: int | str | None = None,
         name: str | None = None,
     ) -> Model:
-        """Load a model and start its lanes.
-
-        The model serves at once, a row at a time; larger batch sizes are measured and compiled behind it
-        (`Model.wait_ready` waits for them).
-
-        Args:
-            source: a path (IR `.xml`, `.onnx`, `.blob`, or whatever else OpenVINO reads), an `openvino.Model`, or
-                the bytes of an ONNX model or of a blob.
-            device: an OpenVINO device, several (`CPU,GPU`), or `AUTO`, `AUTO:GPU,CPU`, `AUTO:-GPU`; also
-                `BATCH:CPU(16)`, which is CPU with the batcher `fixed` and `max_batch_size=16`.
-            hint: `latency`, `throughput` or `cumulative_throughput`, in any case.
-            config: OpenVINO properties by their own names, those for batching included (`docs/coming-from.md`).
-            loader: model loader by name; None for the first that takes the source.
-            device_selector: by name; None for `auto`.
-            batcher: by name; None for `adaptive`.
-            scheduler: scheduler policy by name; None for `priority`.
-            batch_sizes: the ladder, size by size, instead of choosing one; Triton's preferred_batch_size,
-                TensorFlow Serving's allowed_batch_sizes.
-            max_batch_size: largest batch in rows.
-            max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
-            max_queue_size: requests that may wait, of all groups; None for as many as the core has room for (16384).
-            queue_full_action: what becomes of more: `reject` (QueueFull) or `block` (the caller waits for room, but for
-                `ainfer`, which rejects). None rejects where `max_queue_size` is given, and blocks where not.
-            shapes: new input shapes, by input name or index (or one shape for a model with one input): lengths, -1
-                for a dynamic dimension, `"1..64"` for one with bounds; or a whole shape as OpenVINO's PartialShape
-                spells it, `"[?,3,1..64]"`.
-            buckets: lengths that sequences are padded to, by input: a `Buckets`, or its lengths alone (pad 0, axis 1).
-                Where one input of a model would see its padding, as an image that is averaged over, padding is put on
-                inside the model and masked; such requests run alone, from half of the shortest length to the longest
-                at one of few shapes, others at their own. Refused with ConfigError unless padded sequences get the
-                same answers.
-            profile: settings that `tune` found for this model on this machine, or the file that they are in; other
-                arguments given here win over them. None takes what `tune` left in the cache, if that fits and no batch
-                sizes or delay are given here; "off" takes none.
-            cache_dir: folder for what is learned about models, from one load to the next; "auto" for
-                OVENGINE_CACHE_DIR or `ovengine` in the user's cache folder, None to keep nothing.
-            verify: when to show by trial runs that rows may share an inference: "cached" (once for each model, device
-                and OpenVINO release), "always" (at each load), or "off" (take the shapes' word for it).
-            memory_limit: what the compiled models of all lanes, batch sizes and row classes may hold together: bytes,
-                or a text such as "512MB" or "2GiB". Lanes share compiled models and sizes are left out to keep to it;
-                the plan says which. The model itself, and rows in flight, come on top. None for a quarter of the memory
-                that is free, as far as the batcher minds.
-            name: of the model, in plans and statistics; by default after the source.
-
-        Raises:
-            ModelNotFoundError, ModelError: the source is missing, or not a model that OpenVINO takes.
-            UnknownDeviceError, UnknownPluginError: no such device or plugin; the text lists the choices.
-            PropertyError: an OpenVINO property is unknown, read-only or refused.
-            ConfigError: another argument is out of range, two contradict each other, the profile was tuned for
-                another model or machine, or memory_limit is too little for one compiled model.
-            EngineClosed, ForkedError: the engine is closed, or belongs to the parent process.
-        """
+        """Load a model with this engine. Arguments, result and errors are those of `ovengine.load`."""
         self._check_usable()
         options = LoadOptions(
             device=device,
@@ -223,7 +177,12 @@ class Engine:
     def register(self, model: Model) -> None:
         """Close this model with the engine, too, and mark it in a forked child; for models that `load` did not make.
 
-        Raises EngineClosed, ForkedError: the engine is closed, and the model, too; or it belongs to the parent process.
+        Args:
+            model: belongs to the engine from now on.
+
+        Raises:
+            EngineClosed: the engine is closed, and the model is closed now as well.
+            ForkedError: the engine belongs to the parent process.
         """
         with self._lock:
             closed_meanwhile = self._closed
@@ -235,9 +194,14 @@ class Engine:
     # -- end ----------------------------------------------------------------------------------------------------------
 
     def close(self, timeout: float | None = None) -> bool:
-        """Close all models, together within `timeout` seconds (None: as long as it takes).
+        """Close all models. May be called again.
 
-        Returns whether all requests were served; the others got EngineClosed. Safe to call twice.
+        Args:
+            timeout: seconds for all models together; None waits as long as it takes. What is still pending then gets
+                EngineClosed.
+
+        Returns:
+            True when all requests were served.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._lock:
@@ -338,7 +302,60 @@ def load(
     memory_limit: int | str | None = None,
     name: str | None = None,
 ) -> Model:
-    """Load a model on the default engine; see `Engine.load`."""
+    """Load a model and start serving it.
+
+    The model serves as soon as `load` returns, at first one row at a time. Larger batch sizes are measured, proven
+    right and compiled behind it; `Model.wait_ready` waits for them. `print(model.plan)` shows what was decided, and
+    why. The words used here (lane, ladder, row class, mode ...) are explained in docs/glossary.md.
+
+    Args:
+        source: the path of a model file (IR `.xml`, `.onnx`, `.blob`, or any other that OpenVINO reads), an
+            `openvino.Model`, or the bytes of an ONNX model or of a blob.
+        device: an OpenVINO device, several (`CPU,GPU`), or `AUTO`, `AUTO:GPU,CPU`, `AUTO:-GPU`. `BATCH:CPU(16)` is
+            understood as device CPU with batcher `fixed` and `max_batch_size=16`.
+        hint: `latency`, `throughput` or `cumulative_throughput`, in any case.
+        config: OpenVINO properties by their own names, those for batching included (docs/coming-from.md).
+        loader: name of a model loader; None: the first loader that takes the source.
+        device_selector: name of a device selector; None: `auto`.
+        batcher: name of a batcher; None: `adaptive`.
+        scheduler: name of a scheduler policy; None: `priority`.
+        batch_sizes: the batch sizes to compile, exactly these. None lets the batcher choose. Triton calls this
+            preferred_batch_size, TensorFlow Serving allowed_batch_sizes.
+        max_batch_size: rows of the largest batch; None lets the batcher choose.
+        max_queue_delay_us: microseconds that a partial batch may wait for more rows; None: 0, a free lane takes what is
+            there.
+        max_queue_size: requests that may wait; None: as many as there is room for (16384).
+        queue_full_action: `reject` (raise QueueFull) or `block` (the caller waits; `ainfer` rejects nevertheless).
+            None: `reject` if `max_queue_size` is given, otherwise `block`.
+        shapes: new input shapes by input name or index, or one shape for a model with one input. A shape is a sequence
+            of lengths, with -1 for a dynamic dimension and `"1..64"` for one with bounds, or a text as OpenVINO's
+            PartialShape writes it: `"[?,3,1..64]"`.
+        profile: settings that `tune` found, as a `Profile` or its file. Other arguments win over them. None uses what
+            `tune` left in the cache, unless it does not fit or batch sizes or a delay are given; "off" uses none.
+        buckets: lengths to pad sequences to, by input name or index: a `Buckets`, or just the lengths (pad 0, axis 1).
+            If the model would see its padding, as in an average over an image's width, the padding is done inside the
+            model and masked; such requests run alone, at one of few shapes.
+        cache_dir: folder that keeps what is learned about a model for the next load. "auto" is OVENGINE_CACHE_DIR, or
+            `ovengine` in the user's cache folder; None keeps nothing.
+        verify: when to prove by trial runs that rows may share an inference. "cached": once for each model, device and
+            OpenVINO release; "always": at each load; "off": never, trust the shapes.
+        memory_limit: bytes, or a text such as "512MB" or "2GiB", that the compiled models may hold together. Lanes
+            share compiled models and batch sizes are left out to keep it; the plan says which. The model itself and
+            rows in flight are not counted. None: no limit, but the batcher plans for a quarter of the free memory.
+        name: of the model, in plans, errors and statistics; None: named after the source.
+
+    Returns:
+        The `Model`. Close it, or use it in a `with` statement.
+
+    Raises:
+        ModelNotFoundError: there is no file at the path.
+        ModelError: the source is not a model, or OpenVINO refuses it.
+        UnknownDeviceError, UnknownPluginError: there is no such device or plugin; the text lists the choices.
+        PropertyError: an OpenVINO property is unknown, read-only or refused.
+        ConfigError: an argument is out of range, two arguments contradict each other, padding would change answers, the
+            profile was made for another model or machine, or `memory_limit` is too low for one compiled model.
+        EngineClosed, ForkedError: the engine is closed, or belongs to the parent process.
+    """
     return default_engine().load(
         source,
         device=device,
@@ -361,6 +378,9 @@ def load(
         memory_limit=memory_limit,
         name=name,
     )
+
+
+Engine.load.__doc__ = load.__doc__  # the same text in the help() of both
 
 
 def _close_all() -> None:

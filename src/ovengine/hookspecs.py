@@ -61,7 +61,11 @@ hookimpl = pluggy.HookimplMarker("ovengine")
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A model compiled and exported before: it is imported on the device, not compiled, and not reshaped."""
+    """A model that was compiled and exported before. It is imported, not compiled, and cannot be reshaped.
+
+    Attributes:
+        data: what `CompiledModel.export_model` wrote.
+    """
 
     data: bytes
 

@@ -28,10 +28,13 @@ LEAST_WINDOW = 16
 
 
 class Model(NativeModel):
-    """A model ready to take requests, from any thread or event loop. Made by `load`.
+    """A loaded model. Any thread or event loop may send it requests. Made by `load`.
 
-    `infer`, `submit`, `ainfer`, `infer_rows`, `lease` and `session` are the native methods: no Python runs between
-    submission and result. Each request stands for itself, also on a model with state; a `session` carries state on.
+    Call it (`model(x)`) to wait for one result, `submit` for a future, `await ainfer(x)` on an event loop,
+    `infer_rows` for many rows at once, `map` for a stream. Requests are independent, also on a model with state: each
+    starts from the initial state. Open a `session` to carry state from one request to the next.
+
+    Between submission and result no Python code runs.
 
     Example:
         >>> with ovengine.load("model.onnx") as model:
@@ -53,13 +56,13 @@ class Model(NativeModel):
         policy: object,
         budget: CpuBudget | None = None,
     ) -> Model:
-        """Start the lanes of a plan; used by `load` and `ovengine.testing`.
+        """Start the lanes of a plan.
 
         Args:
             plan: what `lanes` were compiled for.
-            lanes: for each lane of the plan its device and its compiled models by batch size.
-            policy: the name of a built-in kind, or a PyCapsule named `ovengine.policy`.
-            budget: CPUs that the lanes share with those of other models; None for no limit.
+            lanes: for each lane of the plan, its device and its compiled models by batch size.
+            policy: the name of a built-in scheduler, or a PyCapsule named `ovengine.policy`.
+            budget: CPUs that the lanes share with other models; None: no limit.
         """
         threads = [lane.threads for lane in plan.lanes]
         if budget is not None and sum(threads) > budget.cpus:
@@ -126,10 +129,18 @@ class Model(NativeModel):
             self._put_in_force(replace(plan, batch=batch))
 
     def wait_ready(self, timeout: float | None = None) -> bool:
-        """Wait until all batch sizes of the plan are compiled and in use, for up to `timeout` seconds.
+        """Wait until all batch sizes of the plan, and of row classes that are being made, are compiled and in use.
 
-        A model serves from the moment that `load` returns, at first a row at a time. Returns False when the time is
-        over. Raises EngineClosed when the model was closed before. Row classes that are being made count as well.
+        A model serves as soon as `load` returns, at first one row at a time; waiting is for measurements.
+
+        Args:
+            timeout: seconds to wait; None waits as long as it takes.
+
+        Returns:
+            False when the time is over.
+
+        Raises:
+            EngineClosed: the model was closed before it was ready.
         """
         until = None if timeout is None else time.monotonic() + timeout
         ready = self._preparation.wait(timeout)
@@ -139,33 +150,33 @@ class Model(NativeModel):
 
     @property
     def name(self) -> str:
-        """As given to `load`, or after the source."""
+        """The name given to `load`; without one, the model is named after its source."""
         return self._plan.name
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """Name, shape and dtype of each input; -1 where the shape may vary."""
+        """A `TensorInfo` for each input: name, shape (-1 where it may vary) and dtype."""
         return self._plan.inputs
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        """Name, shape and dtype of each output; -1 where the shape may vary."""
+        """A `TensorInfo` for each output: name, shape (-1 where it may vary) and dtype."""
         return self._plan.outputs
 
     @property
     def plan(self) -> Plan:
-        """What was decided, and why, with the limits that are in force now. Print it.
+        """What was decided at load, and why, with the limits in force. Print it.
 
-        A new one takes its place when larger batches are ready, or limits are `set`.
+        It is replaced by a new `Plan` when larger batches are ready, and by `set`.
         """
         return self._plan
 
     @property
     def row_classes(self) -> tuple[dict[str, tuple[int, ...]], ...]:
-        """Of a model with dynamic dimensions: the shapes, by input, that have static batch sizes of their own now.
+        """Shapes, by input name, that have static batch sizes of their own; for models with dynamic dimensions.
 
-        A shape (all dimensions but the number of rows) that comes often gets them in the background, and loses them to
-        another one when it is the least recently used.
+        A shape that comes often gets its own batch sizes in the background. The least recently used shape loses them
+        when another one needs the room. A shape here is all dimensions but the number of rows.
         """
         names = [tensor.name for tensor in self.inputs]
         return tuple(dict(zip(names, shapes, strict=True)) for shapes in self._class_shapes)
@@ -177,19 +188,19 @@ class Model(NativeModel):
         max_batch_size: int | Unchanged | None = UNCHANGED,
         max_queue_size: int | Unchanged | None = UNCHANGED,
     ) -> None:
-        """Change limits while requests run. What is not given stays as it is; `plan` shows what is in force.
+        """Change limits while requests run. A limit that is not given stays as it is; `plan` shows those in force.
 
-        Requests that were accepted before keep their place and their rows: a lower limit holds for later ones.
+        A lower limit holds for later requests: those accepted before keep their place.
 
         Args:
-            max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds; 0 never waits.
-                A batch that is being held goes by the new delay.
-            max_batch_size: rows of a batch at most, up to the largest size of the ladder, which None stands for.
-            max_queue_size: requests that may wait, QueueFull beyond; None lets callers wait for room. No more than
+            max_queue_delay_us: microseconds that a partial batch may wait for more rows; 0 never waits. Holds for a
+                batch that waits already.
+            max_batch_size: rows of the largest batch, up to the largest compiled size; None: that size.
+            max_queue_size: requests that may wait; one more raises QueueFull. None lets callers wait for room. At most
                 16384, or what was given to `load` if that was more.
 
         Raises:
-            ConfigError: a limit is out of range; none is changed then.
+            ConfigError: a limit is out of range. No limit is changed then.
             EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
         """
         with self._limits_lock:
@@ -203,7 +214,7 @@ class Model(NativeModel):
             )
 
     def stats(self) -> ModelStats:
-        """A snapshot of the counters; may be called at any time, also after `close`."""
+        """Return a snapshot of the counters, a `ModelStats`. May be called at any time, also after `close`."""
         return ModelStats.of(self._native_stats())
 
     def map(
@@ -215,17 +226,24 @@ class Model(NativeModel):
         priority: int | None = None,
         group: Hashable | None = None,
     ) -> Iterator[Result]:
-        """Run every item, lazily: at most `window` requests are in flight.
+        """Run every item of an iterable lazily, with at most `window` requests in flight.
+
+        The first error, of the iterable or of a request, ends the iteration. Requests in flight are cancelled then, and
+        when the iterator is closed early.
 
         Args:
-            iterable: inputs as `submit` takes them; read from only as results are taken.
-            window: requests in flight; by default enough to keep all lanes busy with requests of one row.
-            ordered: yield in the order of the items, otherwise as they complete.
+            iterable: yields inputs as `submit` takes them. It is read only as results are taken.
+            window: requests in flight; None: enough to keep all lanes busy with requests of one row.
+            ordered: True yields results in the order of the items, False as they complete.
             priority: of each request, as for `submit`.
             group: of all requests, as for `submit`.
 
-        The first error (of the iterable, or of a request) ends the iteration; what is in flight is then cancelled,
-        as it is when the iterator is closed early.
+        Returns:
+            An iterator of `Result`.
+
+        Raises:
+            ConfigError: `window` is no integer of at least 1.
+            The iterator raises what `submit` and `Future.result` raise.
         """
         limit = self._window(window)
         submit = partial(self.submit, priority=priority, group=group)
@@ -241,14 +259,36 @@ class Model(NativeModel):
         priority: int | None = None,
         group: Hashable | None = None,
     ) -> AsyncIterator[Result]:
-        """Like `map`, for `async for`. Results are yielded as they come, also while the next item is awaited."""
+        """Like `map`, for `async for`. Yields a result as soon as it is there, also while the next item is awaited.
+
+        Args:
+            iterable: as for `map`, or an async iterable.
+            window: as for `map`.
+            ordered: as for `map`.
+            priority: as for `submit`.
+            group: as for `submit`.
+
+        Returns:
+            An async iterator of `Result`.
+
+        Raises:
+            ConfigError: `window` is no integer of at least 1.
+            The iterator raises what `ainfer` and `Future.result` raise.
+        """
         submit = partial(self.ainfer, priority=priority, group=group)
         return AsyncMap(submit, self._window(window), ordered).run(iterable)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Finish what is pending, for up to `timeout` seconds (None: as long as it takes), and stop the lanes.
+        """Stop accepting requests, finish the pending ones, and stop the lanes. May be called again.
 
-        What is still pending then gets EngineClosed. Safe to call twice. Returns whether all requests were served.
+        Args:
+            timeout: seconds to wait; None waits as long as it takes. What is still pending then gets EngineClosed.
+
+        Returns:
+            True when all requests were served.
+
+        Raises:
+            InputError: `timeout` is not a number.
         """
         self._preparation.stop(EngineClosed(f"model {self.name!r} was closed before all batch sizes were ready"))
         served = super().close(timeout)
@@ -261,7 +301,7 @@ class Model(NativeModel):
         return served
 
     def _mark_forked(self) -> None:
-        """In a forked child: every call says so from now on."""
+        """In a forked child: every call raises ForkedError from now on."""
         self._limits_lock = threading.Lock()  # another thread of the parent may have held it
         self._preparation = Preparation(self.name)
         super()._mark_forked()

@@ -34,12 +34,16 @@ def is_number(element_type: str) -> bool:
 class TensorInfo:
     """One input or output of a model.
 
-    `shape` has -1 where a dimension may differ from request to request: the batch axis in mode `rows`, any
-    dimension in mode `dynamic`. It is None when even the rank is dynamic. `batch_axis` is where the rows of requests
-    are in mode `rows`; None where there are none.
-    `dtype` is that of the arrays. What NumPy does not have is shown as OpenVINO's own Python API shows it: bf16 and f8
-    as bits in float16 and uint8, what is smaller than a byte as packed bytes in one dimension, strings as text.
-    `element_type` is OpenVINO's name of it. `limits` are the bounds of each dimension, the upper one -1 for none.
+    Attributes:
+        name: the first of its names.
+        names: all of its names.
+        shape: -1 where a dimension may differ from request to request: the batch axis in mode `rows`, any dimension in
+            mode `dynamic`. None when the rank is dynamic.
+        dtype: of the arrays. Types that NumPy lacks look as in OpenVINO's Python API: bf16 and f8 are bits in float16
+            and uint8, types smaller than a byte are packed bytes in one dimension, strings are text.
+        batch_axis: where the rows are in mode `rows`; None when there is no such axis.
+        element_type: OpenVINO's name of the type.
+        limits: least and most of each dimension; a most of -1 means no limit.
     """
 
     name: str
@@ -52,7 +56,15 @@ class TensorInfo:
 
     @classmethod
     def of(cls, port: Port, batch_axis: int | None = None) -> TensorInfo:
-        """From a port of a compiled model; with `batch_axis` its first dimension is shown there, as -1."""
+        """Make one from a port.
+
+        Args:
+            port: of a compiled model, whose rows are in the first dimension.
+            batch_axis: where that dimension is shown, as -1; None for a port without rows.
+
+        Returns:
+            The `TensorInfo`.
+        """
         shape = port.shape
         if batch_axis is not None and shape:
             shape = (*shape[1 : batch_axis + 1], -1, *shape[batch_axis + 1 :])
@@ -78,12 +90,13 @@ class TensorInfo:
 class DevicePlan:
     """The lanes of one device.
 
-    device: an OpenVINO device name.
-    properties: OpenVINO properties to compile with, streams and threads included.
-    lanes: execution contexts, at least 1.
-    threads_per_lane: CPU threads that one inference uses; 0 where the device is no CPU.
-    shared: all lanes run one compiled model per batch size (`NUM_STREAMS` = lanes) instead of one each.
-    why: one line for `print(model.plan)`.
+    Attributes:
+        device: name of an OpenVINO device.
+        properties: OpenVINO properties to compile with, streams and threads included.
+        lanes: how many, at least 1.
+        threads_per_lane: CPU threads of one inference; 0 on a device that is not a CPU.
+        shared: True when all lanes run one compiled model per batch size (`NUM_STREAMS` = lanes) instead of one each.
+        why: one line for `print(model.plan)`.
     """
 
     device: str
@@ -133,12 +146,13 @@ class BatchAxis:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """The batch sizes to compile, ascending, and what one inference of each costs.
+    """The batch sizes to compile, and what one inference of each costs.
 
-    ladder: batch sizes in rows; (1,) does not batch.
-    cost_us: size -> microseconds of one inference.
-    max_queue_delay_us: how long a partial batch may be held back for more rows, microseconds.
-    why: one line for `print(model.plan)`.
+    Attributes:
+        ladder: batch sizes in rows, ascending; (1,) does not batch.
+        cost_us: batch size -> microseconds of one inference.
+        max_queue_delay_us: microseconds that a partial batch may wait for more rows.
+        why: one line for `print(model.plan)`.
     """
 
     ladder: tuple[int, ...] = (1,)
@@ -158,19 +172,32 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that was decided for one loaded model, and the limits that are in force.
+    """Everything that was decided for one loaded model, and the limits in force. Print it.
 
-    `model.set` replaces the plan by one with other limits; everything else stays as it was when the model was loaded.
+    `model.set` replaces the plan by one with other limits. Larger batches replace it when they are ready.
 
-    precision: INFERENCE_PRECISION_HINT in effect, per device in the order of `devices`.
-    axis: whether rows may share an inference, and the check that failed where they may not; None for a plan that no
-        `load` made.
-    memory_bytes: what the compiled models hold, as measured, with inputs and outputs of the largest batch per lane.
-    memory_limit: bytes that the compiled models may hold together, as asked for; what it made `load` give up is among
-        the decisions.
-    compiled_bytes: bytes of one compiled model by batch size: packed weights and work buffers, by which the memory of
-        this process grew when it was compiled and first run. Memory of a device's own does not show.
-    max_batch_size: rows of a batch at most; None for the largest size of the ladder.
+    Attributes:
+        name: of the model.
+        hint: the `Hint` that it was loaded with.
+        mode: `rows` (requests share batches), `whole` (one request is one inference) or `dynamic` (each request at its
+            own shape).
+        inputs: a `TensorInfo` for each input.
+        outputs: the same for the outputs.
+        devices: a `DevicePlan` for each device.
+        batch: the `BatchPlan`.
+        precision: INFERENCE_PRECISION_HINT in effect, for each of `devices`.
+        scheduler: name of the scheduler policy.
+        decisions: one for each question that was decided, with the reason.
+        max_queue_size: requests that may wait; None: as many as there is room for.
+        queue_full_action: `reject` or `block`.
+        axis: whether rows may share an inference, and the check that failed if not; None for a plan that `load` did not
+            make.
+        memory_bytes: what the compiled models hold, as measured, and the inputs and outputs of the largest batch in
+            each lane.
+        memory_limit: bytes that the compiled models may hold together; `decisions` says what it cost.
+        compiled_bytes: batch size -> bytes of one compiled model, by which this process grew when it was compiled and
+            first run. Memory on other devices is not seen.
+        max_batch_size: rows of the largest batch; None: the largest of `ladder`.
     """
 
     name: str
@@ -198,7 +225,7 @@ class Plan:
 
     @property
     def most_rows(self) -> int:
-        """Rows of a batch at most."""
+        """Rows of the largest batch."""
         return self.max_batch_size or self.ladder[-1]
 
     @property

@@ -115,10 +115,11 @@ class Plugins:
         >>> plugins = Plugins(extra=[my_module])
         >>> engine = ovengine.Engine(plugins=plugins)
 
-    extra: plugin objects (modules, or instances with hooks) to register besides.
-    entry_points: whether to load what is installed.
-    disabled: names of distributions or entry points to leave out; by default those in OVENGINE_DISABLED_PLUGINS,
-        separated by commas.
+    Args:
+        extra: plugin objects to add: modules, or instances with hooks.
+        entry_points: False leaves out installed plugins.
+        disabled: names of distributions or entry points to leave out; None: those in OVENGINE_DISABLED_PLUGINS,
+            separated by commas.
     """
 
     def __init__(
@@ -149,11 +150,30 @@ class Plugins:
     # -- for the engine -----------------------------------------------------------------------------------------------
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Names to choose from, those of third parties first."""
+        """Return the names to choose from, those of third parties first.
+
+        Args:
+            kind: `model_loader`, `device_selector`, `batcher` or `scheduler_policy`.
+
+        Returns:
+            The names.
+        """
         return tuple(entry.info.name for entry in self._preference[kind])
 
     def get(self, kind: str, name: str) -> Any:
-        """The object of that name. Raises UnknownPluginError with the choices, or why it cannot be used."""
+        """Return the object of that name.
+
+        Args:
+            kind: as for `names`.
+            name: of the object.
+
+        Returns:
+            What the plugin's hook yielded.
+
+        Raises:
+            UnknownPluginError: there is no such object, or its plugin is broken or disabled; the text lists the
+                choices.
+        """
         for entry in self._preference[kind]:
             if entry.info.name == name:
                 return entry.value
@@ -167,11 +187,17 @@ class Plugins:
         )
 
     def model_loaders(self) -> Iterator[ModelLoader]:
-        """All loaders in the order in which they are to be asked."""
+        """Return all model loaders, in the order in which they are asked."""
         return (entry.value for entry in self._preference["model_loader"])
 
     def report_failure(self, plugin: object, problem: object, consequence: str) -> None:
-        """Warn that `plugin` (as given out by `get`) failed, say what happens instead, and list it as broken."""
+        """Warn that a plugin failed, and list it as broken from now on.
+
+        Args:
+            plugin: an object that `get` returned.
+            problem: an exception, or a text.
+            consequence: what happens instead, for the warning.
+        """
         for entry in self._entries:
             if entry.value is plugin:
                 reason = describe(problem)
@@ -180,21 +206,33 @@ class Plugins:
                 return
 
     def model_loaded(self, model: Model) -> None:
-        """Tell the observers."""
+        """Call the hook `ovengine_model_loaded` of all plugins.
+
+        Args:
+            model: that was loaded.
+        """
         self._notify("ovengine_model_loaded", model=model)
 
     def model_closed(self, model: Model) -> None:
-        """Tell the observers."""
+        """Call the hook `ovengine_model_closed` of all plugins.
+
+        Args:
+            model: that was closed.
+        """
         self._notify("ovengine_model_closed", model=model)
 
     # -- for the command line -----------------------------------------------------------------------------------------
 
     def cli_commands(self, subparsers: argparse._SubParsersAction[Any]) -> None:
-        """Let plugins add their commands."""
+        """Let plugins add commands to the command line.
+
+        Args:
+            subparsers: of the parser of `ovengine`.
+        """
         self._notify("ovengine_cli_commands", subparsers=subparsers)
 
     def inventory(self) -> list[PluginInfo]:
-        """All plugins, built-ins first, with their state at this moment."""
+        """Return a `PluginInfo` of each plugin, built-ins first, with its state now."""
         infos = [entry.info for entry in self._entries]
         return sorted(infos, key=lambda info: info.source != "built-in")
 

@@ -148,7 +148,13 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Settings, what they were found for, and why, in one sentence."""
+    """Settings that `tune` found, for `load(profile=...)`.
+
+    Attributes:
+        conditions: the model, machine and arguments of `load` that the settings were found for.
+        settings: what to load with.
+        why: one sentence.
+    """
 
     conditions: Conditions
     settings: Settings
@@ -156,7 +162,17 @@ class Profile:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:
-        """Read a file that `save` or `ovengine tune` wrote. Raises ConfigError when it is none."""
+        """Read a file that `save` or `ovengine tune` wrote.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            The `Profile`.
+
+        Raises:
+            ConfigError: the file cannot be read, or is not a profile.
+        """
         try:
             return cls.parse(json.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
@@ -167,7 +183,17 @@ class Profile:
 
     @classmethod
     def parse(cls, value: Any) -> Profile:
-        """From JSON. Raises KeyError, TypeError or ValueError for anything else."""
+        """Make one from decoded JSON.
+
+        Args:
+            value: what `to_json` returned.
+
+        Returns:
+            The `Profile`.
+
+        Raises:
+            KeyError, TypeError, ValueError: `value` is something else.
+        """
         if not isinstance(value, Mapping):
             raise TypeError("it holds no object")
         if value["format"] != FORMAT:
@@ -175,11 +201,18 @@ class Profile:
         return cls(Conditions.parse(value["conditions"]), Settings.parse(value["settings"]), str(value["why"]))
 
     def to_json(self) -> dict[str, Any]:
-        """What `parse` reads."""
+        """Return the profile as values that JSON has; `parse` reads them."""
         return {"format": FORMAT, **asdict(self)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file. Raises ConfigError where that cannot be."""
+        """Write the profile to a file.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
         try:
             Path(path).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:

@@ -12,7 +12,7 @@ __all__ = ["LaneStats", "ModelStats", "Percentiles"]
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of a time, in microseconds."""
+    """Percentiles of a time, in microseconds."""
 
     p50: float
     p90: float
@@ -32,13 +32,22 @@ class LaneStats:
 
 @dataclass(frozen=True, slots=True)
 class ModelStats:
-    """Counts since the model was loaded; a snapshot.
+    """Counts and times since the model was loaded; a snapshot.
 
-    queue_us: from submission to the start of the inference. inference_us: of one `infer()`.
-    dispatch: batches by why they were started: `full` (as many rows as a lane takes at once), `idle` (a lane was
-        free), `delay` (`max_queue_delay_us` was over), `caller` (a blocking caller ran it), `bulk` (`infer_rows`),
-        `session` (each of its requests).
-    failures: requests accepted but not served, by reason. rejections: requests not accepted, by reason.
+    Attributes:
+        requests: requests served.
+        rows: rows served.
+        batches: inferences.
+        rows_per_batch: mean rows of an inference.
+        pending_requests: requests that wait now.
+        queue_us: `Percentiles` of the time from submission to the start of the inference.
+        inference_us: `Percentiles` of the time of one inference.
+        dispatch: batches by why they started: `full` (as many rows as a lane takes at once), `idle` (a lane was free),
+            `delay` (`max_queue_delay_us` was over), `caller` (a blocking caller ran it), `bulk` (`infer_rows`),
+            `session` (a session's request).
+        lanes: `LaneStats` of each lane.
+        failures: accepted requests that were not served, by reason.
+        rejections: requests that were not accepted, by reason.
     """
 
     requests: int
@@ -55,7 +64,14 @@ class ModelStats:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> ModelStats:
-        """What the native core counted."""
+        """Make one from the counters of the native core.
+
+        Args:
+            raw: what `NativeModel._native_stats` returned.
+
+        Returns:
+            The `ModelStats`.
+        """
         return cls(
             requests=raw["requests"],
             rows=raw["rows"],

@@ -33,11 +33,12 @@ MOST_DATA = 1024
 
 @dataclass(frozen=True)
 class Tuning:
-    """What `tune` found.
+    """What `tune` found. Print it for a summary.
 
-    name: of the model.
-    profile: for `load(profile=...)`.
-    found: all that was measured, and what was best.
+    Attributes:
+        name: of the model.
+        profile: for `load(profile=...)`.
+        found: all measurements, and the best candidate.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Tuning:
 
     @property
     def meets_limit(self) -> bool:
-        """Whether there is a load at which the best setting keeps `p99_ms`; true without a limit."""
+        """True when the best setting keeps `p99_ms` at some load, or when there is no limit."""
         return self.found.meets_limit
 
     @property
@@ -55,13 +56,20 @@ class Tuning:
         return self.profile.why
 
     def report(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it; times in milliseconds, loads in requests per second."""
+        """Return everything as values that JSON has; times in milliseconds, loads in requests per second."""
         from ovengine.tuner._report import as_json
 
         return as_json(self)
 
     def save_html(self, path: str | os.PathLike[str]) -> None:
-        """Write a page with the curves and all candidates, which needs nothing else. Raises ConfigError."""
+        """Write one self-contained page with the curves and all candidates.
+
+        Args:
+            path: of the HTML file.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
         from ovengine.tuner._html import page
 
         try:
@@ -70,7 +78,14 @@ class Tuning:
             raise ConfigError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
 
     def save_png(self, path: str | os.PathLike[str]) -> None:
-        """Draw the curves; needs the extra `plot`. Raises ConfigError."""
+        """Draw the curves. Needs the extra `plot`.
+
+        Args:
+            path: of the PNG file.
+
+        Raises:
+            ConfigError: matplotlib is not installed, or the file cannot be written.
+        """
         from ovengine.tuner._png import draw
 
         draw(self, Path(path))
@@ -103,35 +118,39 @@ def tune(
 ) -> Tuning:
     """Find the best batch sizes, lanes, threads per lane, delay and precision for a model on this machine.
 
-    Every candidate is loaded and put under load: closed loop for throughput, open loop with Poisson arrivals for
-    latency, counted from the intended arrival. Candidates are compared in turns, and the defaults stay unless another
-    setting is better by more than the measurements scatter. Let nothing else keep the machine busy meanwhile.
+    Each candidate is loaded and put under load: a closed loop for throughput, an open loop with Poisson arrivals for
+    latency, counted from when a request was due. Candidates take turns. A setting replaces the defaults only when it
+    is better by more than the measurements scatter. Keep the machine free of other work meanwhile. The profile is also
+    left in the cache, where `load` finds it.
 
     Args:
-        source: as for `load`; no blob, which is compiled already.
-        p99_ms: the limit of the 99th percentile of latency. With it, the load that can be sustained within it is what
-            counts; without it, throughput.
-        data: requests as `submit` takes them; the first 1024 are used, over and over. None makes up random ones.
-        data_shape: of made-up requests, where the model has dynamic dimensions.
-        seconds: to spend, roughly.
-        precision: "keep" leaves INFERENCE_PRECISION_HINT as it is. "any" also tries what the device offers, and takes
-            it where outputs deviate from f32 by no more than `tolerance`, and it is clearly faster.
-        tolerance: deviation, relative to the largest magnitude of an output, over the first requests of `data`.
-        device: one device, as for `load`.
+        source: as for `load`, but not a blob, which is compiled already.
+        p99_ms: limit of the 99th percentile of latency. With a limit, the load that can be sustained within it counts;
+            with None, throughput.
+        data: requests as `submit` takes them; the first 1024 are used again and again. None: random values.
+        data_shape: shapes of random requests, for dynamic dimensions.
+        seconds: roughly how long to measure.
+        precision: "keep" leaves INFERENCE_PRECISION_HINT alone. "any" also tries what the device offers, and takes it
+            when outputs deviate from f32 by at most `tolerance` and it is clearly faster.
+        tolerance: allowed deviation, relative to the largest magnitude of an output, over the first requests of `data`.
+        device: as for `load`; one device.
         hint: as for `load`.
         config: as for `load`; properties given here are not tuned.
         shapes: as for `load`.
         loader: as for `load`.
         device_selector: as for `load`.
         scheduler: as for `load`.
-        cache_dir: as for `load`; the profile is left there for later loads, too, unless nothing keeps the limit.
-        progress: is told the share of the time that is used (0 to 1), and what is measured.
-        engine: to load with; None for the default one.
+        cache_dir: as for `load`. The profile is not kept when no setting keeps the limit.
+        progress: called with the share of the time that is used (0 to 1) and a text that says what is measured.
+        engine: loads the model; None: the default engine.
+
+    Returns:
+        A `Tuning`.
 
     Raises:
         ConfigError: an argument is out of range, or the model runs on several devices.
         InputError: `data` does not fit the model, or is missing for dynamic dimensions.
-        Whatever `load` raises for the defaults.
+        Other errors are those of `load`.
     """
     from ovengine.engine import default_engine
 
