@@ -10,9 +10,9 @@ import pytest
 from ovengine.builtin.batchers.adaptive import AdaptiveBatcher, candidates, drop_idle_steps
 from ovengine.builtin.batchers.fixed import FixedBatcher
 from ovengine.builtin.batchers.none import NoBatcher
-from ovengine.builtin.device_selectors.auto import AutoSelector, resolve
+from ovengine.builtin.device_selectors.auto import AutoSelector
 from ovengine.config import Hint
-from ovengine.errors import ConfigError, ModelError, PropertyError, UnknownDeviceError
+from ovengine.errors import ConfigError, ModelError, PropertyError
 from ovengine.plan import BatchPlan, Decision, DevicePlan, LanePlan, Plan, TensorInfo, format_bytes
 from ovengine.testing import FakeGraph, FakeRuntime, batch_context, device_context
 
@@ -72,36 +72,57 @@ def test_bytes_are_printed_in_binary_units() -> None:
 # -- device selector `auto` -------------------------------------------------------------------------------------------
 
 
+FOUR_DEVICES = FakeRuntime(
+    {device: {} for device in ("CPU", "GPU.0", "GPU.1", "NPU")},
+    values={"GPU.0": {"DEVICE_TYPE": "integrated"}, "GPU.1": {"DEVICE_TYPE": "discrete"}},
+)
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "hint", "expected"),
     [
-        ("AUTO", ["CPU", "CPUB", "GPU.0", "GPU.1"]),
-        ("auto", ["CPU", "CPUB", "GPU.0", "GPU.1"]),
-        ("CPU", ["CPU"]),
-        ("cpub", ["CPUB"]),
-        ("GPU", ["GPU.0", "GPU.1"]),
-        ("GPU.1,CPU", ["GPU.1", "CPU"]),
-        ("AUTO:GPU,CPU", ["GPU.0", "GPU.1", "CPU"]),
-        ("AUTO:CPUB, CPU", ["CPUB", "CPU"]),
-        ("AUTO:-GPU", ["CPU", "CPUB"]),
-        ("AUTO:-CPU,-GPU.0", ["CPUB", "GPU.1"]),
-        ("AUTO:-NPU", ["CPU", "CPUB", "GPU.0", "GPU.1"]),
-        ("AUTO:GPU,-GPU.0", ["GPU.1"]),
+        ("AUTO", Hint.LATENCY, ["GPU.1"]),
+        ("AUTO", Hint.CUMULATIVE_THROUGHPUT, ["GPU.1", "GPU.0", "NPU", "CPU"]),
+        ("AUTO:-GPU.1", Hint.THROUGHPUT, ["GPU.0"]),
+        ("AUTO:-GPU", Hint.THROUGHPUT, ["NPU"]),
+        ("AUTO:CPU,GPU", Hint.THROUGHPUT, ["CPU"]),
+        ("AUTO:CPU,GPU", Hint.CUMULATIVE_THROUGHPUT, ["CPU", "GPU.0", "GPU.1"]),
+        ("MULTI:CPU,GPU.1", Hint.THROUGHPUT, ["CPU", "GPU.1"]),
+        ("GPU.1,CPU", Hint.LATENCY, ["GPU.1", "CPU"]),
+        ("cpu", Hint.LATENCY, ["CPU"]),
     ],
 )
-def test_device_strings_are_read_as_openvino_writes_them(text: str, expected: list[str]) -> None:
-    assert resolve(text, ("CPU", "CPUB", "GPU.0", "GPU.1"))[0] == expected
+def test_auto_takes_the_first_device_of_the_list_or_the_most_capable_one(
+    text: str, hint: Hint, expected: list[str]
+) -> None:
+    plans = AutoSelector().select(device_context(text, hint=hint, runtime=FOUR_DEVICES))
+    assert [plan.device for plan in plans] == expected
 
 
-@pytest.mark.parametrize("text", ["NPU", "AUTO:NPU,CPU", "CPU,TPU", "HETERO:CPU"])
-def test_an_unknown_device_is_an_error_with_the_choices(text: str) -> None:
-    with pytest.raises(UnknownDeviceError, match=r"unknown device .*available: CPU, CPUB"):
-        resolve(text, ("CPU", "CPUB"))
+def test_another_vendors_gpu_is_not_chosen_unless_it_is_named() -> None:
+    runtime = FakeRuntime(
+        {"CPU": {}, "GPU.0": {}, "GPU.1": {}},
+        values={
+            "GPU.0": {"DEVICE_ARCHITECTURE": "GPU: vendor=0x8086 arch=v12"},
+            "GPU.1": {"DEVICE_ARCHITECTURE": "GPU: vendor=0x10DE arch=v0", "DEVICE_TYPE": "discrete"},
+        },
+    )
+    (plan,) = AutoSelector().select(device_context("AUTO", runtime=runtime))
+    assert plan.device == "GPU.0"
+    assert "GPU.1 left out: another vendor's" in plan.why
+    (named,) = AutoSelector().select(device_context("AUTO:GPU.1", runtime=runtime))
+    assert named.device == "GPU.1"
 
 
-def test_excluding_every_device_is_an_error() -> None:
-    with pytest.raises(UnknownDeviceError, match="leaves no device; available: CPU"):
-        resolve("AUTO:-CPU", ("CPU",))
+def test_requests_of_a_list_are_the_lanes_of_a_device() -> None:
+    cpu, gpu = AutoSelector().select(device_context("MULTI:CPU(3),GPU.1(5)", cpu_budget=8, runtime=FOUR_DEVICES))
+    assert (cpu.lanes, gpu.lanes) == (3, 5)
+
+
+def test_a_list_that_names_a_device_of_another_machine_says_so() -> None:
+    (plan,) = AutoSelector().select(device_context("AUTO:NPU,CPU"))
+    assert plan.device == "CPU"
+    assert "NPU left out: not on this machine" in plan.why
 
 
 def test_throughput_plans_a_lane_for_each_core() -> None:

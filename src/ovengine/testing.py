@@ -28,6 +28,7 @@ import pytest
 from ovengine._core import Compiled, Graph, Runtime, fake_compiled
 from ovengine.config import Hint
 from ovengine.engine import Engine
+from ovengine.errors import PropertyError
 from ovengine.hookspecs import BatchContext, DeviceContext
 from ovengine.model import Model
 from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Plan, TensorInfo
@@ -186,11 +187,12 @@ CPU_PROPERTIES = (
 
 @dataclass
 class FakeRuntime:
-    """Stands in for `Runtime`: devices and their properties (name -> whether it may be written)."""
+    """Stands in for `Runtime`: devices and their properties (name -> whether it may be written), and values of some."""
 
     properties: Mapping[str, Mapping[str, bool]] = field(
         default_factory=lambda: {"CPU": dict.fromkeys(CPU_PROPERTIES, True) | {"FULL_DEVICE_NAME": False}}
     )
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def available_devices(self) -> tuple[str, ...]:
@@ -200,6 +202,13 @@ class FakeRuntime:
     def supported_properties(self, device: str) -> dict[str, bool]:
         """Of one device."""
         return dict(self.properties[device])
+
+    def device_property(self, device: str, name: str) -> str:
+        """Of one device. Raises PropertyError where there is no such value."""
+        try:
+            return self.values[device][name]
+        except KeyError:
+            raise PropertyError(f"device {device!r} has no property {name!r}") from None
 
 
 def device_context(device: str = "AUTO", **changes: Any) -> DeviceContext:

@@ -1,8 +1,8 @@
 """Device strings as OpenVINO's AUTO and MULTI write them: which devices they name, in which order, and which drop out.
 
 The rules are those of OpenVINO's `get_device_list.cpp` and `parse_meta_device` (src/plugins/auto), with three
-differences that docs/coming-from.md explains: blanks around names do not count, a name that no OpenVINO device has is an
-error, and a device that drops out is reported with its reason.
+differences that docs/coming-from.md explains: blanks around names do not count, a name that no OpenVINO device has is
+an error, and a device that drops out is reported with its reason.
 """
 
 from __future__ import annotations

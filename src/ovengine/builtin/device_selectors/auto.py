@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import astuple, replace
+from typing import TYPE_CHECKING, Any
 
-from ovengine.config import Hint, close_matches, supported_config
-from ovengine.errors import PropertyError, UnknownDeviceError
+from ovengine.builtin.device_selectors._device_list import parse, virtual_device
+from ovengine.config import Hint, supported_config
+from ovengine.errors import PropertyError
 from ovengine.hookspecs import DeviceContext, DeviceSelector, hookimpl
 from ovengine.plan import MAX_LANES, DevicePlan, format_bytes
+
+if TYPE_CHECKING:
+    from ovengine._core import Runtime
 
 # Above this, the memory of one copy of the weights per lane weighs more than the microseconds that lanes
 # with a compiled model of their own save in each inference.
@@ -18,33 +23,37 @@ LANES_PER_ACCELERATOR = 2
 
 
 class AutoSelector:
-    """`CPU`, `CPU,GPU`, `AUTO`, `AUTO:GPU,CPU` (order of preference) and `AUTO:-GPU` (all but).
+    """Takes the device strings of OpenVINO's AUTO and MULTI: `CPU`, `AUTO:GPU,CPU`, `AUTO:-GPU`, `MULTI:CPU(4)`.
 
-    With `cumulative_throughput` all of the devices are used, otherwise the first; a list without AUTO means all.
+    AUTO means the first device, in the order of the list, or else a discrete GPU before an integrated one, an NPU and
+    the CPU. With `cumulative_throughput`, with MULTI and for a list without AUTO all of the devices are used.
     """
 
     name = "auto"
 
     def select(self, context: DeviceContext) -> Sequence[DevicePlan]:
         """One plan per device."""
-        devices, why = resolve(context.device, context.available_devices)
-        if len(devices) > 1 and is_auto(context.device) and context.hint is not Hint.CUMULATIVE_THROUGHPUT:
-            why = f"{why}; the first of {', '.join(devices)} (cumulative_throughput uses all)"
-            devices = devices[:1]
-        cpus = sum(is_cpu(device) for device in devices)
+        found = parse(context.device, context.available_devices, _foreign_gpus(context))
+        candidates = list(found.candidates)
+        if not found.is_ordered:
+            candidates.sort(key=lambda candidate: _rank(candidate.device, context.runtime))
+        why = f"{context.device!r} asked for" if found.is_ordered or found.left_out else "no device asked for"
+        why = "; ".join([why, *(f"{device} left out: {reason}" for device, reason in found.left_out)])
+        uses_all = virtual_device(context.device) != "AUTO" or context.hint is Hint.CUMULATIVE_THROUGHPUT
+        if len(candidates) > 1 and not uses_all:
+            names = ", ".join(candidate.device for candidate in candidates)
+            why = f"{why}; the first of {names} (cumulative_throughput uses all)"
+            candidates = candidates[:1]
+        cpus = sum(is_cpu(candidate.device) for candidate in candidates)
         plans = []
-        for device in devices:
+        for device, requests, _ in map(astuple, candidates):
             if is_cpu(device):
+                own = context if requests is None else replace(context, num_requests=requests)
                 budget = max(1, context.cpu_budget // cpus)
-                plans.append(cpu_plan(device, context, budget, MAX_LANES // len(devices), why))
+                plans.append(cpu_plan(device, own, budget, MAX_LANES // len(candidates), why))
             else:
-                plans.append(accelerator_plan(device, context, why))
+                plans.append(accelerator_plan(device, context, why, requests))
         return plans
-
-
-def is_auto(text: str) -> bool:
-    """Whether this is `AUTO` or `AUTO:...`, in any case."""
-    return text.strip().upper().partition(":")[0] == "AUTO"
 
 
 def is_cpu(device: str) -> bool:
@@ -52,39 +61,26 @@ def is_cpu(device: str) -> bool:
     return "CPU" in device
 
 
-def resolve(text: str, available: Sequence[str]) -> tuple[list[str], str]:
-    """Devices that a device string means, in order of preference, and why.
-
-    `GPU` stands for all of `GPU.0`, `GPU.1` where OpenVINO lists those. Raises UnknownDeviceError.
-    """
-    if is_auto(text):
-        items = [item.strip() for item in text.partition(":")[2].split(",") if item.strip()]
-    else:
-        items = [item.strip() for item in text.split(",") if item.strip()]
-    wanted: list[str] = []
-    excluded: list[str] = []
-    for item in items:
-        negative = is_auto(text) and item.startswith("-")
-        matches = _matching(item[1:] if negative else item, available)
-        # An exclusion of what is not there is fulfilled already; OpenVINO sees it so, too.
-        if not matches and not negative:
-            raise UnknownDeviceError(
-                f"unknown device {item!r}{close_matches(item, available)}; available: {', '.join(available) or 'none'}"
-            )
-        (excluded if negative else wanted).extend(matches)
-    if not wanted:
-        # CPUs first: which device is the fastest for a model is not measured yet.
-        wanted = sorted(available, key=lambda device: not is_cpu(device))
-    devices = [device for device in dict.fromkeys(wanted) if device not in excluded]
-    if not devices:
-        raise UnknownDeviceError(f"{text!r} leaves no device; available: {', '.join(available) or 'none'}")
-    return devices, f"{text!r} asked for" if text.upper() != "AUTO" else "no device asked for, CPUs come first"
+def _rank(device: str, runtime: Runtime) -> int:
+    """Place in the order of preference where the caller gives none."""
+    if device.startswith("GPU"):
+        return 0 if _property(runtime, device, "DEVICE_TYPE") == "discrete" else 1
+    return 2 if device.startswith("NPU") else 3
 
 
-def _matching(name: str, available: Sequence[str]) -> list[str]:
-    name = name.upper()
-    exact = [device for device in available if device.upper() == name]
-    return exact or [device for device in available if device.upper().startswith(name + ".")]
+def _foreign_gpus(context: DeviceContext) -> list[str]:
+    """GPUs of other vendors; AUTO leaves them alone unless they are named."""
+    gpus = [device for device in context.available_devices if device.startswith("GPU")]
+    architectures = {gpu: _property(context.runtime, gpu, "DEVICE_ARCHITECTURE") for gpu in gpus}
+    return [gpu for gpu, found in architectures.items() if "vendor=" in found and "vendor=0x8086" not in found]
+
+
+def _property(runtime: Runtime, device: str, name: str) -> str:
+    """A device's property as text; empty where the device does not tell."""
+    try:
+        return str(runtime.device_property(device, name))
+    except PropertyError:
+        return ""
 
 
 def cpu_plan(device: str, context: DeviceContext, budget: int, most_lanes: int, why: str) -> DevicePlan:
@@ -101,7 +97,7 @@ def cpu_plan(device: str, context: DeviceContext, budget: int, most_lanes: int, 
         lanes, reason = min(total, most_lanes), f"{context.hint.value.lower()}: a lane for each of {total} cores"
         if context.num_requests is not None and context.num_requests < lanes:
             lanes = context.num_requests
-            reason = f"PERFORMANCE_HINT_NUM_REQUESTS: no more than {lanes} requests are in flight"
+            reason = f"no more than {lanes} requests are to be in flight"
     per_lane = max(1, total // lanes)
     weights = context.graph.constant_bytes if context.graph else 0
     shared = lanes > 1 and weights > SHARE_WEIGHTS_BYTES
@@ -118,12 +114,12 @@ def cpu_plan(device: str, context: DeviceContext, budget: int, most_lanes: int, 
     return DevicePlan(device, properties, lanes, per_lane, shared, f"{why}; {reason}")
 
 
-def accelerator_plan(device: str, context: DeviceContext, why: str) -> DevicePlan:
+def accelerator_plan(device: str, context: DeviceContext, why: str, requests: int | None = None) -> DevicePlan:
     """Lanes for a device that brings its own compute: its plugin decides about streams, following the hint."""
     hint = Hint.LATENCY if context.hint is Hint.LATENCY else Hint.THROUGHPUT
     properties = {"PERFORMANCE_HINT": hint.value, **supported_config(context.config, device, context.runtime)}
     streams = _positive(properties.get("NUM_STREAMS"), "NUM_STREAMS", automatic=("AUTO", -1))
-    lanes = streams or min(LANES_PER_ACCELERATOR, context.num_requests or LANES_PER_ACCELERATOR)
+    lanes = streams or requests or min(LANES_PER_ACCELERATOR, context.num_requests or LANES_PER_ACCELERATOR)
     return DevicePlan(device, properties, lanes, 0, True, f"{why}; {lanes} inferences in flight")
 
 
