@@ -3,35 +3,29 @@
     ovengine infer -m MODEL -i INPUT... [-o OUT]    run files through a model
     ovengine bench -m MODEL [--compare]             measure throughput and latency
     ovengine tune -m MODEL [--p99 MS]               find the best settings for this machine
-    ovengine devices                                OpenVINO devices
-    ovengine plugins                                plugins and their state
+    ovengine devices                                list OpenVINO devices
+    ovengine plugins                                list plugins and their state
 
-Exit status: 0 success, 1 failure (one line on standard error says which), 2 wrong usage, 130 interrupted.
+Results go to standard output, all else to standard error. Exit status: 0 success, 1 failure (one line on standard error
+says which), 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from ovengine import plugins
-from ovengine.cli import _bench, _devices, _infer, _plugins, _tune
+from ovengine.cli import _bench, _devices, _infer, _plugins, _streams, _tune
+from ovengine.cli._parser import EXIT_STATUS, Parser
 from ovengine.errors import OvengineError
 
 __all__ = ["main"]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the options are in `--help`."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,39 +43,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not debug:
             warnings.showwarning = _show_warning
         try:
-            parsed = _parser().parse_args(arguments)
+            _streams.prepare()
+            parsed = make_parser().parse_args(arguments)
             status = int(parsed.run(parsed) or 0)
-            sys.stdout.flush()
-            return status
         except BrokenPipeError:
-            # Whoever read the output has closed it (`| head`); keep the interpreter from failing on it at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            # Whoever read the output has closed it (`| head`).
+            status = 1
         except KeyboardInterrupt:
-            print("ovengine: interrupted", file=sys.stderr)
-            return 130
+            _streams.say("interrupted")
+            status = 130
+        except SystemExit as stopped:  # by the parser, or a plugin's command
+            if isinstance(stopped.code, str):
+                _streams.say(stopped.code)
+            status = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
         except Exception as error:
             if debug:
                 traceback.print_exc()
             else:
-                print(f"ovengine: {_one_line(error)}", file=sys.stderr)
-            return 1
+                _streams.say(_one_line(error))
+            status = 1
+        return status if _streams.finish() else status or 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+def make_parser() -> Parser:
+    """All commands, those of plugins included."""
+    common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = _Parser(
+    parser = Parser(
         prog="ovengine",
-        description="Run OpenVINO models for many concurrent small requests.",
+        usage="ovengine COMMAND [options]",
+        description="Run OpenVINO models for many small concurrent requests.",
+        epilog="`ovengine COMMAND --help` describes the options of a command, with an example.\n"
+        "Results go to standard output; progress and errors go to standard error.\n" + EXIT_STATUS,
         parents=[common],
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ovengine {version('ovengine')}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="ovengine", required=True)
     for module in (_infer, _bench, _tune, _devices, _plugins):
         module.add_command(commands, [common])
     plugins.default().cli_commands(commands)
+    for command in commands.choices.values():
+        command.siblings = commands.choices
     return parser
 
 
@@ -100,4 +102,4 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"ovengine: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    _streams.say(f"warning: {message}")

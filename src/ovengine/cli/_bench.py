@@ -24,6 +24,7 @@ from ovengine._load_generator import (
     make_data,
     open_loop,
 )
+from ovengine.cli import _streams
 from ovengine.cli._contenders import CompiledModelCall, InferQueue
 from ovengine.cli._options import (
     add_model_options,
@@ -173,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
         "skipped": skipped,
         "largest_difference": largest_difference,
     }
-    print(json.dumps(report, indent=2) if args.json else _text(report, plan))
+    _streams.write(json.dumps(report, indent=2) if args.json else _text(report, plan))
     if draw is not None:
         draw(outcomes)
     return 0

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 from ovengine._core import Runtime
+from ovengine.cli import _streams
+from ovengine.cli._tables import table
 from ovengine.errors import OvengineError
 
 
@@ -33,13 +35,14 @@ def run(args: argparse.Namespace) -> int:
         for device in runtime.available_devices
     ]
     if args.json:
-        print(json.dumps(devices, indent=2))
+        _streams.write(json.dumps(devices, indent=2))
         return 0
-    width = max((len(device["device"]) for device in devices), default=0)
-    for device in devices:
-        capabilities = device["capabilities"]
-        text = ", ".join(capabilities) if isinstance(capabilities, list) else capabilities
-        print(f"{device['device']:{width}}  {device['name']}  [{text}]")
+    rows = [
+        (device["device"], device["name"], ", ".join(capabilities) if isinstance(capabilities, list) else capabilities)
+        for device in devices
+        for capabilities in [device["capabilities"]]
+    ]
+    _streams.write(table(("DEVICE", "NAME", "CAPABILITIES"), rows))
     return 0
 
 

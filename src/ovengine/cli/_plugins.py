@@ -7,6 +7,8 @@ import dataclasses
 import json
 
 from ovengine import plugins
+from ovengine.cli import _streams
+from ovengine.cli._tables import table
 
 
 def add_command(
@@ -24,12 +26,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     found = plugins.inventory()
     if args.json:
-        print(json.dumps([dataclasses.asdict(info) for info in found], indent=2))
+        _streams.write(json.dumps([dataclasses.asdict(info) for info in found], indent=2))
         return 0
     header = ("NAME", "KIND", "VERSION", "FROM", "STATUS")
-    rows = [(info.name, info.kind, info.version, info.source, info.status, info.reason) for info in found]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    for row in [(*header, ""), *rows]:
-        columns = (f"{text:{width}}" for text, width in zip(row, widths, strict=False))
-        print("  ".join([*columns, row[-1]]).rstrip())
+    rows = [(info.name, info.kind, info.version, info.source, _status(info)) for info in found]
+    _streams.write(table(header, rows))
     return 0
+
+
+def _status(info: plugins.PluginInfo) -> str:
+    return f"{info.status}: {info.reason}" if info.reason else info.status

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ovengine
+from ovengine.cli import _streams
 from ovengine.cli._inputs import Reader, add_image_options, find_files, image_options
 from ovengine.cli._options import (
     add_plugin_options,
@@ -115,10 +116,9 @@ def run(args: argparse.Namespace) -> int:
         )
     files = _write(tuning, prefix)
     if args.json:
-        print(json.dumps(tuning.report() | {"files": files}, indent=2))
+        _streams.write(json.dumps(tuning.report() | {"files": files}, indent=2))
     else:
-        print(tuning)
-        print("".join(f"\n{kind}: {path}" for kind, path in files.items()))
+        _streams.write("\n".join([str(tuning), "", *(f"{kind}: {path}" for kind, path in files.items())]))
     return 0 if tuning.meets_limit else 1
 
 
@@ -141,7 +141,7 @@ def _write(tuning: Tuning, prefix: Path) -> dict[str, str]:
     try:
         import matplotlib.figure  # noqa: F401  # whether it is there
     except ImportError:
-        print("ovengine: no picture of the curves: pip install 'ovengine[plot]'", file=sys.stderr)
+        _streams.say("no picture of the curves: pip install 'ovengine[plot]'")
         return files
     files["picture"] = f"{prefix}.tune.png"
     tuning.save_png(files["picture"])
