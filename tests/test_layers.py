@@ -16,7 +16,7 @@ def sources() -> list[Path]:
 
 def layers() -> dict[str, int]:
     """Folder -> its line in the table of docs/design.md."""
-    table = (ROOT / "docs" / "design.md").read_text().partition("## The native core")[2].partition("**Ownership")[0]
+    table = (ROOT / "docs" / "design.md").read_text().partition("## The native core")[2].partition("### Lanes")[0]
     lines = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
     return {folder: level for level, folders in enumerate(lines) for folder in folders}
 
