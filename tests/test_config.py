@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from ovengine import config
 from ovengine.config import Hint, LoadOptions
 from ovengine.errors import ConfigError, PropertyError
-from ovengine.testing import FakeRuntime
+from ovengine.testing import FakeRuntime, fake_model
 
 
 @pytest.mark.parametrize("text", ["throughput", "THROUGHPUT", "Throughput", Hint.THROUGHPUT])
@@ -43,6 +44,12 @@ def test_the_hint_in_config_wins_and_is_taken_out() -> None:
         ("max_batch_size", -1),
         ("max_batch_size", 1.5),
         ("max_batch_size", True),
+        ("max_batch_size", config.MOST_BATCH_SIZE + 1),
+        ("max_batch_size", 1 << 70),
+        ("batch_sizes", [1, config.MOST_BATCH_SIZE + 1]),
+        ("batch_sizes", range(1, config.MOST_BATCH_SIZES + 2)),
+        ("batch_sizes", []),
+        ("device", f"BATCH:CPU({config.MOST_BATCH_SIZE + 1})"),
         ("max_queue_delay_us", -1),
         ("max_queue_size", -1),
         ("max_queue_size", "many"),
@@ -53,6 +60,28 @@ def test_the_hint_in_config_wins_and_is_taken_out() -> None:
 def test_an_argument_out_of_range_is_named(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name):
         LoadOptions(**{name: value})
+
+
+def test_the_most_rows_of_a_batch_are_those_that_the_core_takes() -> None:
+    sizes = [1, config.MOST_BATCH_SIZE]
+    assert LoadOptions(batch_sizes=sizes).max_batch_size == config.MOST_BATCH_SIZE
+    rows = np.arange(4 * 1000, dtype=np.float32).reshape(1000, 4)
+    with fake_model(sizes) as model:
+        np.testing.assert_array_equal(model(rows)["y"], rows + 1)
+        for limit in (config.MOST_BATCH_SIZE + 1, 1 << 70):
+            with pytest.raises(ConfigError, match=f"max_batch_size must be at most {config.MOST_BATCH_SIZE}"):
+                model.set(max_batch_size=limit)
+    with pytest.raises(ValueError, match="65536 rows"):
+        fake_model([1, config.MOST_BATCH_SIZE + 1])
+    most = range(1, config.MOST_BATCH_SIZES + 1)
+    assert LoadOptions(batch_sizes=most).batch_sizes == tuple(most)
+    with fake_model(most) as model:
+        np.testing.assert_array_equal(model(rows)["y"], rows + 1)
+
+
+def test_a_hint_of_more_requests_than_a_batch_may_have_rows_is_no_error() -> None:
+    options = LoadOptions(config={"PERFORMANCE_HINT_NUM_REQUESTS": 1_000_000})
+    assert options.max_batch_size == config.MOST_BATCH_SIZE
 
 
 def test_a_property_that_no_device_knows_is_named_with_close_matches() -> None:

@@ -361,6 +361,7 @@ def test_a_failing_selector_is_replaced_by_auto(ovengine_engine: MakeEngine, res
         (ovengine.BatchPlan((4, 1)), "the ladder (4, 1)"),
         (ovengine.BatchPlan((0, 1)), "the ladder (0, 1)"),
         (ovengine.BatchPlan((1, 16)), "over max_batch_size=8"),
+        (ovengine.BatchPlan((1, 1 << 20)), "2 sizes up to 1048576; a ladder has at most 256 sizes of up to 65536 rows"),
         (ovengine.BatchPlan((1,), {1: float("nan")}), "a cost of nan us"),
         (ovengine.BatchPlan((1,), {1: -5.0}), "a cost of -5.0 us"),
         (ovengine.BatchPlan((1,), {}, -1), "max_queue_delay_us=-1"),

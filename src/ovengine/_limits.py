@@ -6,7 +6,7 @@ import enum
 from dataclasses import replace
 from typing import Final
 
-from ovengine.config import MOST_QUEUE_DELAY_US, check_integer
+from ovengine.config import MOST_BATCH_SIZE, MOST_QUEUE_DELAY_US, check_integer
 from ovengine.errors import ConfigError
 from ovengine.plan import Plan
 
@@ -38,7 +38,7 @@ def changed_limits(
         check_integer("max_queue_delay_us", max_queue_delay_us, 0, MOST_QUEUE_DELAY_US)
         plan = replace(plan, batch=replace(plan.batch, max_queue_delay_us=max_queue_delay_us))
     if max_batch_size is not UNCHANGED:
-        check_integer("max_batch_size", max_batch_size, 1)
+        check_integer("max_batch_size", max_batch_size, 1, MOST_BATCH_SIZE)
         if max_batch_size is not None and largest is not None and max_batch_size > largest:
             raise ConfigError(
                 f"max_batch_size={max_batch_size} is more than the largest batch of the plan, {largest} rows; "

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ovengine._core import Graph
+from ovengine.config import MOST_BATCH_SIZE, MOST_BATCH_SIZES
 from ovengine.errors import ConfigError, ModelError, OvengineError, PluginError, UnknownDeviceError
 from ovengine.hookspecs import (
     BatchContext,
@@ -154,6 +155,11 @@ def _checked_batch(batch: object, context: BatchContext) -> BatchPlan:
     sizes_ok = isinstance(ladder, tuple) and all(isinstance(size, int) and size >= 1 for size in ladder)
     if not sizes_ok or not ladder or list(ladder) != sorted(set(ladder)):
         raise PluginError(f"plan returned the ladder {ladder!r}, not ascending sizes")
+    if len(ladder) > MOST_BATCH_SIZES or ladder[-1] > MOST_BATCH_SIZE:
+        raise PluginError(
+            f"plan returned {len(ladder)} sizes up to {ladder[-1]}; "
+            f"a ladder has at most {MOST_BATCH_SIZES} sizes of up to {MOST_BATCH_SIZE} rows"
+        )
     limit = context.max_batch_size
     if limit is not None and ladder[-1] > limit:
         raise PluginError(f"plan returned the ladder {ladder!r}, over max_batch_size={limit}")

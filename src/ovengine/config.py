@@ -46,6 +46,10 @@ CORE_PROPERTIES = frozenset(
 MOST_QUEUE_DELAY_US = 3_600_000_000
 # The ring of waiting requests has memory for all of them.
 MOST_QUEUE_SIZE = 1 << 24
+# Rows of a batch, and compiled batch sizes of a model. The core has a table with an entry for each number of rows; a
+# request of more rows is cut into batches anyway.
+MOST_BATCH_SIZE = 1 << 16
+MOST_BATCH_SIZES = 256
 
 
 class Hint(str, enum.Enum):
@@ -114,7 +118,7 @@ class LoadOptions:
                 raise PropertyError(f"names of OpenVINO properties are strings, not {name!r}")
             config[str(name)] = _spellings.plain(value)
         self._set("hint", Hint.parse(config.pop("PERFORMANCE_HINT", self.hint)))
-        check_integer("max_batch_size", self.max_batch_size, 1)
+        check_integer("max_batch_size", self.max_batch_size, 1, MOST_BATCH_SIZE)
         check_integer("max_queue_delay_us", self.max_queue_delay_us, 0, MOST_QUEUE_DELAY_US)
         check_integer("max_queue_size", self.max_queue_size, 0, MOST_QUEUE_SIZE)
         self._set("max_queue_size", self.max_queue_size or None)
@@ -163,9 +167,9 @@ class LoadOptions:
             return
         sizes = list(self.batch_sizes) if isinstance(self.batch_sizes, Iterable) else [self.batch_sizes]
         for size in sizes:
-            check_integer("each of batch_sizes", size if size is not None else "None", 1)
-        if not sizes:
-            raise ConfigError("batch_sizes must have at least one size")
+            check_integer("each of batch_sizes", size if size is not None else "None", 1, MOST_BATCH_SIZE)
+        if not 1 <= len(set(sizes)) <= MOST_BATCH_SIZES:
+            raise ConfigError(f"batch_sizes must have 1 to {MOST_BATCH_SIZES} sizes, not {len(set(sizes))}")
         if self.max_batch_size not in (None, max(sizes)):
             raise ConfigError(
                 f"max_batch_size={self.max_batch_size} is not the largest of batch_sizes={sizes}; "
@@ -187,6 +191,7 @@ class LoadOptions:
         if rows is None:
             self._set("batcher", self.batcher or "adaptive")
         else:
+            check_integer(f"the batch size of device={spelling!r}", rows, 1, MOST_BATCH_SIZE)
             self._agree("max_batch_size", rows, spelling)
             self._set("batcher", self.batcher or "fixed")
         self._set("notes", (*self.notes, ("batcher", str(self.batcher), spelling)))
@@ -210,9 +215,9 @@ class LoadOptions:
         self._set("num_requests", count)
         # It is a hint: sizes that are listed one by one stand, as NUM_STREAMS does.
         if self.batch_sizes is None and (self.max_batch_size is None or self.max_batch_size > count):
-            self._set("max_batch_size", count)
+            self._set("max_batch_size", min(count, MOST_BATCH_SIZE))
             spelling = f"PERFORMANCE_HINT_NUM_REQUESTS={count}"
-            self._set("notes", (*self.notes, ("max_batch_size", str(count), spelling)))
+            self._set("notes", (*self.notes, ("max_batch_size", str(self.max_batch_size), spelling)))
 
 
 def user_cache() -> Path | None:

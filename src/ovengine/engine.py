@@ -319,9 +319,10 @@ def load(
         device_selector: name of a device selector; None: `auto`.
         batcher: name of a batcher; None: `adaptive`.
         scheduler: name of a scheduler policy; None: `priority`.
-        batch_sizes: the batch sizes to compile, exactly these. None lets the batcher choose. Triton calls this
-            preferred_batch_size, TensorFlow Serving allowed_batch_sizes.
-        max_batch_size: rows of the largest batch; None lets the batcher choose.
+        batch_sizes: the batch sizes to compile, exactly these, at most 256. None lets the batcher choose. Triton calls
+            this preferred_batch_size, TensorFlow Serving allowed_batch_sizes.
+        max_batch_size: rows of the largest batch, at most 65536; None lets the batcher choose. A request may have more
+            rows: it is cut into batches.
         max_queue_delay_us: microseconds that a partial batch may wait for more rows; None: 0, a free lane takes what is
             there.
         max_queue_size: requests that may wait; None: as many as there is room for (16384).

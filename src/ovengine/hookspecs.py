@@ -175,7 +175,9 @@ class Batcher(Protocol):
 
     @abstractmethod
     def plan(self, context: BatchContext) -> BatchPlan:
-        """A ladder within `context.max_batch_size`, with the costs that were measured."""
+        """A ladder within `context.max_batch_size`, with the costs that were measured; at most 256 sizes of up to 65536
+        rows.
+        """
 
 
 # -- scheduler policies -----------------------------------------------------------------------------------------------

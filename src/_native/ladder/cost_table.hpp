@@ -4,53 +4,82 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace ovengine {
 
-// Immutable. Built from the ladder and the measured time of each size; answers in constant time.
+// Immutable. Built from the ladder and the measured time of each size, in time and memory that grow with the capacity
+// times the number of sizes; answers in constant time.
 class CostTable {
   public:
-    // `sizes` ascending, `cost_us[i]` the time of one inference at sizes[i], microseconds.
+    // What a ladder may have. A table has an entry for each number of rows, and a run of a size is one byte in it.
+    static constexpr std::uint32_t kMostRows = 1u << 16;
+    static constexpr std::size_t kMostSizes = 256;
+
+    // The runs of a number of rows: indices into sizes(), in the order to run them, full runs first. Both the range and
+    // the place in it. Valid as long as the table.
+    class Steps {
+      public:
+        // One run of the size of this index.
+        static Steps one(const CostTable& table, std::size_t index) noexcept { return {table, 1, index}; }
+
+        Steps begin() const noexcept { return *this; }
+        static std::default_sentinel_t end() noexcept { return {}; }
+        bool operator==(std::default_sentinel_t) const noexcept { return rows_ == 0; }
+        std::size_t operator*() const noexcept { return only_ != kCut ? only_ : table_->largest_run_[rows_]; }
+        Steps& operator++() noexcept {
+            rows_ = is_one() ? 0 : rows_ - table_->sizes_[**this];
+            return *this;
+        }
+
+        std::size_t front() const noexcept { return **this; }
+        bool is_one() const noexcept { return only_ != kCut || table_->sizes_[front()] == rows_; }
+        // Takes as long as to go through them.
+        std::size_t size() const noexcept {
+            std::size_t count = 0;
+            for (Steps rest = *this; rest != end(); ++rest) ++count;
+            return count;
+        }
+
+      private:
+        friend class CostTable;
+        static constexpr std::size_t kCut = SIZE_MAX;
+        Steps(const CostTable& table, std::uint32_t rows, std::size_t only) noexcept
+            : table_(&table), rows_(rows), only_(only) {}
+
+        const CostTable* table_;
+        std::uint32_t rows_;  // that are still to be run, padding included
+        std::size_t only_;    // the only run, or kCut
+    };
+
+    // `sizes` ascending, `cost_us[i]` the time of one inference at sizes[i], microseconds. Throws
+    // std::invalid_argument.
     CostTable(std::vector<std::uint32_t> sizes, std::vector<double> cost_us)
         : sizes_(std::move(sizes)), cost_us_(std::move(cost_us)) {
-        if (sizes_.empty() || sizes_.size() != cost_us_.size() || !std::is_sorted(sizes_.begin(), sizes_.end()))
-            throw std::invalid_argument("the ladder must have at least one size, ascending, and a cost for each");
-        const std::uint32_t capacity = sizes_.back();
-        // Shortest path over rows: best[n] is the least time for exactly n rows. Only the last run may be padded, and
-        // the padding has to stay inside the slot.
-        steps_.resize(capacity + 1);
-        for (std::uint32_t rows = 1; rows <= capacity; ++rows) {
-            std::vector<double> best(rows + 1, std::numeric_limits<double>::infinity());
-            std::vector<std::size_t> choice(rows + 1, 0);
-            best[0] = 0;
-            for (std::uint32_t left = 1; left <= rows; ++left)
-                for (std::size_t i = 0; i < sizes_.size(); ++i) {
-                    const std::uint32_t size = sizes_[i];
-                    if (size > left && rows - left + size > capacity) continue;
-                    const double cost = cost_us_[i] + best[size < left ? left - size : 0];
-                    if (cost < best[left]) best[left] = cost, choice[left] = i;
-                }
-            for (std::uint32_t left = rows; left > 0;) {
-                const std::size_t i = choice[left];
-                steps_[rows].push_back(i);
-                left -= std::min(left, sizes_[i]);
-            }
-            // Full runs first, so that only the last one is padded.
-            std::sort(steps_[rows].begin(), steps_[rows].end(), std::greater<>());
-            const std::size_t whole = covering(rows);
-            if (kWorthCutting * cost_us_[whole] < best[rows]) steps_[rows] = {whole};
-        }
+        if (sizes_.empty() || sizes_.size() != cost_us_.size() || sizes_.front() == 0 ||
+            !std::is_sorted(sizes_.begin(), sizes_.end()))
+            throw std::invalid_argument("a ladder has at least one size, ascending, and a cost for each");
+        if (sizes_.size() > kMostSizes || capacity() > kMostRows)
+            throw std::invalid_argument("a ladder has at most " + std::to_string(kMostSizes) + " sizes of up to " +
+                                        std::to_string(kMostRows) + " rows");
+        choose_runs();
+        find_grain();
         find_most_rows();
     }
 
     const std::vector<std::uint32_t>& sizes() const noexcept { return sizes_; }
     std::uint32_t capacity() const noexcept { return sizes_.back(); }
 
-    // Indices into sizes(), in the order to run them, for `rows` rows (1 to capacity()).
-    const std::vector<std::size_t>& steps(std::uint32_t rows) const noexcept { return steps_[rows]; }
+    // For `rows` rows (0 to capacity()). Only the last run may be padded, and the padding stays inside the slot.
+    Steps steps(std::uint32_t rows) const noexcept {
+        return padded_[rows] == 0 && rows > 0 ? Steps::one(*this, covering(rows))
+                                              : Steps(*this, padded_[rows], Steps::kCut);
+    }
 
     // Index of the smallest size that holds `rows` rows (1 to capacity()).
     std::size_t covering(std::uint32_t rows) const noexcept {
@@ -58,11 +87,7 @@ class CostTable {
     }
 
     // Time that `rows` rows (1 to capacity()) take, microseconds.
-    double run_us(std::uint32_t rows) const noexcept {
-        double us = 0;
-        for (const std::size_t step : steps(rows)) us += cost_us(step);
-        return us;
-    }
+    double run_us(std::uint32_t rows) const noexcept { return run_us_[rows]; }
 
     // How many rows a batch may have while `waiting` rows wait: all of them, or those of the first of several runs. Who
     // is in that has its result as soon as it is done, and another lane may take the rest. From grain() rows on, lanes
@@ -72,13 +97,7 @@ class CostTable {
     }
 
     // The smallest size whose rows cost about as little as they can: work that is cut into such pieces is not dearer.
-    std::uint32_t grain() const noexcept {
-        double least = std::numeric_limits<double>::infinity();
-        for (std::size_t i = 0; i < sizes_.size(); ++i) least = std::min(least, cost_us_[i] / sizes_[i]);
-        std::size_t i = 0;
-        while (cost_us_[i] / sizes_[i] > kAboutAsCheap * least) ++i;
-        return sizes_[i];
-    }
+    std::uint32_t grain() const noexcept { return grain_; }
 
     // Time per row at the largest size, microseconds.
     double row_us() const noexcept { return cost_us_.back() / capacity(); }
@@ -92,10 +111,56 @@ class CostTable {
     // What a batch costs beside its inference, as the batcher `adaptive` has it.
     static constexpr double kBatchUs = 60.0;
 
+    // Costs are compared as whole nanoseconds: sums of doubles depend on the order, and runs that were chosen one after
+    // the other would not come in the order of their sizes.
+    static std::int64_t to_ns(double us) noexcept {
+        constexpr double kMostUs = 1e9;  // so that a sum over all rows does not overflow
+        return us > 0 ? static_cast<std::int64_t>(std::min(us, kMostUs) * 1e3) : 0;
+    }
+
+    void choose_runs() {
+        constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+        std::vector<std::int64_t> costs_ns;
+        for (const double us : cost_us_) costs_ns.push_back(to_ns(us));
+        // Full runs only: the least time for exactly so many rows, and the largest run of those that take it. The rest
+        // has none that is larger, so to follow the choices is to go through the runs from large to small.
+        std::vector<std::int64_t> least_ns(capacity() + 1, kNever);
+        largest_run_.assign(capacity() + 1, 0);
+        least_ns[0] = 0;
+        for (std::uint32_t rows = 1; rows <= capacity(); ++rows)
+            for (std::size_t i = 0; i < sizes_.size() && sizes_[i] <= rows; ++i) {
+                const std::int64_t rest_ns = least_ns[rows - sizes_[i]];
+                if (rest_ns == kNever || rest_ns + costs_ns[i] > least_ns[rows]) continue;
+                least_ns[rows] = rest_ns + costs_ns[i];
+                largest_run_[rows] = static_cast<std::uint8_t>(i);
+            }
+        // With padding: the cheapest of these and all larger numbers. Of equals the smallest number, in which no run is
+        // for padding alone: without that run it would be smaller still, and no dearer.
+        padded_.assign(capacity() + 1, 0);
+        run_us_.assign(capacity() + 1, 0);
+        std::uint32_t best = capacity();
+        for (std::uint32_t rows = capacity(); rows > 0; --rows) {
+            if (least_ns[rows] <= least_ns[best]) best = rows;
+            const std::size_t whole = covering(rows);
+            const double best_us = static_cast<double>(least_ns[best]) / 1e3;
+            const bool is_whole = kWorthCutting * cost_us_[whole] <= best_us;
+            padded_[rows] = is_whole ? 0 : best;
+            run_us_[rows] = is_whole ? cost_us_[whole] : best_us;
+        }
+    }
+
+    void find_grain() noexcept {
+        double least = std::numeric_limits<double>::infinity();
+        for (std::size_t i = 0; i < sizes_.size(); ++i) least = std::min(least, cost_us_[i] / sizes_[i]);
+        std::size_t i = 0;
+        while (cost_us_[i] / sizes_[i] > kAboutAsCheap * least) ++i;
+        grain_ = sizes_[i];
+    }
+
     // By rows that wait; nothing where a batch may have as many as fit.
     void find_most_rows() {
         const auto runs_whole = [this](std::uint32_t rows) {
-            return steps(rows).size() == 1 || run_us(rows) - cost_us(steps(rows).front()) < kBatchUs;
+            return steps(rows).is_one() || run_us(rows) - cost_us(steps(rows).front()) < kBatchUs;
         };
         std::uint32_t whole = 0;  // so many rows, and fewer, run whole
         while (whole < grain() && runs_whole(whole + 1)) ++whole;
@@ -105,8 +170,11 @@ class CostTable {
 
     std::vector<std::uint32_t> sizes_;
     std::vector<double> cost_us_;
-    std::vector<std::vector<std::size_t>> steps_;
+    std::vector<std::uint8_t> largest_run_;  // by exact number of rows: its largest run
+    std::vector<std::uint32_t> padded_;      // by rows: to how many they are padded and then cut; 0: they run whole
+    std::vector<double> run_us_;             // by rows
     std::vector<std::uint32_t> most_rows_;
+    std::uint32_t grain_ = 0;
 };
 
 }  // namespace ovengine

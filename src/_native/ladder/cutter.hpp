@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "ladder/cost_table.hpp"
@@ -25,12 +24,12 @@ class Cutter {
         cut_batches_ = 0;
     }
 
-    // Indices into `table.sizes()`, in the order to run them, for a batch of `rows` rows. Good until the next call.
-    std::span<const std::size_t> cut(const CostTable& table, std::uint32_t rows) noexcept {
-        const std::vector<std::size_t>& steps = table.steps(rows);
+    // The runs of a batch of `rows` rows.
+    CostTable::Steps cut(const CostTable& table, std::uint32_t rows) noexcept {
+        const CostTable::Steps steps = table.steps(rows);
         ++batches_;
         for (const std::size_t step : steps) wanted_at_[step] = batches_;
-        return steps.size() == 1 ? warm(table, steps) : whole(table, steps, rows);
+        return steps.is_one() ? warm(table, steps.front()) : whole(table, steps, rows);
     }
 
   private:
@@ -46,26 +45,24 @@ class Cutter {
     static constexpr double kFetching = 1.5;
 
     // Several runs, or one all the same, where that may be as good.
-    std::span<const std::size_t> whole(const CostTable& table, std::span<const std::size_t> steps,
-                                       std::uint32_t rows) noexcept {
+    CostTable::Steps whole(const CostTable& table, const CostTable::Steps& steps, std::uint32_t rows) noexcept {
         const std::uint32_t every = cut_batches_ < kFirstTries ? 2 : kTryWhole;
         if (++cut_batches_ % every != 0) return steps;
-        one_ = table.covering(rows);
-        return table.cost_us(one_) < kMayBeAsGood * table.run_us(rows) ? std::span(&one_, 1) : steps;
+        const std::size_t one = table.covering(rows);
+        return table.cost_us(one) < kMayBeAsGood * table.run_us(rows) ? CostTable::Steps::one(table, one) : steps;
     }
 
     // The only run of the batch, or one of a larger size that is warm and hardly dearer.
-    std::span<const std::size_t> warm(const CostTable& table, std::span<const std::size_t> step) noexcept {
-        const double most_us = kFetching * table.cost_us(step.front());
-        for (one_ = step.front() + 1; one_ < wanted_at_.size() && table.cost_us(one_) <= most_us; ++one_)
-            if (batches_ - wanted_at_[one_] < kWarmBatches) return {&one_, 1};
-        return step;
+    CostTable::Steps warm(const CostTable& table, std::size_t step) noexcept {
+        const double most_us = kFetching * table.cost_us(step);
+        for (std::size_t one = step + 1; one < wanted_at_.size() && table.cost_us(one) <= most_us; ++one)
+            if (batches_ - wanted_at_[one] < kWarmBatches) return CostTable::Steps::one(table, one);
+        return CostTable::Steps::one(table, step);
     }
 
     std::vector<std::uint64_t> wanted_at_;  // by size: the number of the last batch that the table ran on it
     std::uint64_t batches_ = 0;
     std::uint32_t cut_batches_ = 0;
-    std::size_t one_ = 0;  // what cut() returns a view of
 };
 
 }  // namespace ovengine

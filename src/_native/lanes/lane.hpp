@@ -178,8 +178,8 @@ class Lane {
     const Request* foreign_memory(const Work& work) const noexcept {
         if (work.gathered.size() != 1) return nullptr;
         const Request& request = *work.gathered.front().request;
-        const bool whole = request.rows() == work.rows && table().steps(work.rows).size() == 1 &&
-                           table().sizes()[table().steps(work.rows).front()] == work.rows;
+        const auto steps = table().steps(work.rows);
+        const bool whole = request.rows() == work.rows && steps.is_one() && table().sizes()[steps.front()] == work.rows;
         return whole && layout_.input_bytes() * work.rows >= kBindBytes ? &request : nullptr;
     }
 
@@ -388,13 +388,13 @@ class Lane {
     }
 
     void run_rows(Job& job, Job::Chunk chunk) {
-        const auto& steps = table().steps(chunk.count);
+        const auto steps = table().steps(chunk.count);
         std::vector<std::byte*> inputs, outputs;
         for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
             inputs.push_back(job.input(port) + chunk.first * layout_.inputs[port]);
         for (std::size_t port = 0; port < layout_.outputs.size(); ++port)
             outputs.push_back(job.output(port) + chunk.first * layout_.outputs[port]);
-        const bool whole = steps.size() == 1 && table().sizes()[steps.front()] == chunk.count;
+        const bool whole = steps.is_one() && table().sizes()[steps.front()] == chunk.count;
         if (whole && layout_.input_bytes() * chunk.count >= kBindBytes)
             rungs_.executor(steps.front()).infer(kForeign, inputs.data(), outputs.data());
         else

@@ -71,18 +71,22 @@ class Lanes {
     // Other sizes, while requests run: `lanes[i]` has lane i's executors by size, null for a size that it has already.
     // The largest is no smaller than before.
     void install(CostTable costs, std::vector<std::vector<std::unique_ptr<Executor>>> lanes) {
+        if (lanes.size() != lanes_.size()) throw std::invalid_argument("a new ladder is for the same lanes");
+        auto next = rungs_of(std::make_shared<const Ladder>(std::move(costs), lanes_.size()), std::move(lanes));
         const std::lock_guard lock(ladder_mutex_);
-        if (lanes.size() != lanes_.size() || costs.capacity() < ladder_->capacity())
-            throw std::invalid_argument("a new ladder is for the same lanes, and reaches as far as the old one");
-        put_up(std::make_shared<const Ladder>(std::move(costs), lanes_.size()), std::move(lanes));
+        if (next.ladder->capacity() < ladder_->capacity())
+            throw std::invalid_argument("a new ladder reaches as far as the old one");
+        put_up(std::move(next));
         dispatcher_.grow(ladder_->capacity());
     }
     // The same sizes at the cost that was seen meanwhile, if that has changed.
     void refine() {
+        const auto known = ladder();
+        auto better = known->refined();
+        if (better == nullptr) return;
+        auto next = rungs_of(std::move(better), std::vector<std::vector<std::unique_ptr<Executor>>>(lanes_.size()));
         const std::lock_guard lock(ladder_mutex_);
-        auto better = ladder_->refined();
-        if (better != nullptr)
-            put_up(std::move(better), std::vector<std::vector<std::unique_ptr<Executor>>>(lanes_.size()));
+        if (ladder_ == known) put_up(std::move(next));  // otherwise it is about another ladder
     }
     std::shared_ptr<const Ladder> ladder() const {
         const std::lock_guard lock(ladder_mutex_);
@@ -246,11 +250,22 @@ class Lanes {
             signal(lane);
     }
 
+    // A ladder, and what each lane gets with it. Built without a lock: it takes as long as its table.
+    struct Next {
+        std::shared_ptr<const Ladder> ladder;
+        std::vector<Rungs> rungs;
+    };
+    static Next rungs_of(std::shared_ptr<const Ladder> ladder,
+                         std::vector<std::vector<std::unique_ptr<Executor>>> executors) {
+        std::vector<Rungs> rungs;
+        for (auto& of_lane : executors) rungs.emplace_back(ladder, std::move(of_lane));
+        return {std::move(ladder), std::move(rungs)};
+    }
     // Under ladder_mutex_.
-    void put_up(std::shared_ptr<const Ladder> next, std::vector<std::vector<std::unique_ptr<Executor>>> executors) {
-        for (std::size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->lane.install(Rungs(next, std::move(executors[i])));
-        wake_rows_.store(next->wake_rows(), std::memory_order_relaxed);
-        ladder_ = std::move(next);
+    void put_up(Next next) {
+        for (std::size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->lane.install(std::move(next.rungs[i]));
+        wake_rows_.store(next.ladder->wake_rows(), std::memory_order_relaxed);
+        ladder_ = std::move(next.ladder);
         dispatcher_.adopt(ladder_, lanes_.size());
     }
     // Before work, and after each piece of it: a share of the CPU budget, in turns with the lanes of other models.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <set>
 #include <thread>
@@ -339,6 +340,44 @@ TEST("a cost table refuses a ladder without order, sizes or costs") {
     CHECK(refuses({}, {}));
     CHECK(refuses({4, 1}, {1, 2}));
     CHECK(refuses({1, 4}, {1}));
+    CHECK(refuses({0, 4}, {1, 2}));
+    CHECK(refuses({1, CostTable::kMostRows + 1}, {1, 2}));
+    std::vector<std::uint32_t> many(CostTable::kMostSizes + 1);
+    std::iota(many.begin(), many.end(), 1);
+    CHECK(refuses(many, std::vector(many.size(), 1.0)));
+}
+
+TEST("the largest ladder there may be is cut like any other") {
+    // Random sizes with the cost of a batch beside that of its rows, so that all kinds of cuts pay.
+    std::mt19937 random(3);
+    std::set<std::uint32_t> chosen{1, CostTable::kMostRows};
+    while (chosen.size() < CostTable::kMostSizes) chosen.insert(1 + random() % CostTable::kMostRows);
+    const std::vector<std::uint32_t> sizes(chosen.begin(), chosen.end());
+    std::vector<double> costs;
+    for (const auto size : sizes) costs.push_back(20 + size * (0.5 + static_cast<double>(random() % 100) / 100));
+    const CostTable table(sizes, costs);
+    for (std::uint32_t rows = 1; rows <= table.capacity(); rows += 1 + random() % 64) {
+        double us = 0;
+        std::uint32_t covered = 0;
+        std::size_t before = sizes.size();
+        for (const std::size_t step : table.steps(rows)) {
+            CHECK(covered < rows && step <= before);
+            before = step;
+            covered += sizes[step];
+            us += costs[step];
+        }
+        CHECK(covered >= rows && covered <= table.capacity());
+        CHECK(std::abs(us - table.run_us(rows)) < 0.3);  // whole nanoseconds
+        CHECK(us <= costs[table.covering(rows)]);
+    }
+}
+
+TEST("sizes of which nothing is known are run whole") {
+    const CostTable table({1, 4, 16}, {0, 0, 0});
+    for (std::uint32_t rows = 1; rows <= 16; ++rows) {
+        CHECK_EQ(table.steps(rows).size(), 1u);
+        CHECK_EQ(table.steps(rows).front(), table.covering(rows));
+    }
 }
 
 TEST("a cost table finds the cheapest steps, and padding stays inside the slot") {
