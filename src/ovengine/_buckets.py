@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovengine.errors import ConfigError, OvengineError
+from ovengine._core import port_index
+from ovengine.errors import ConfigError, InputError, OvengineError
 
 if TYPE_CHECKING:
     from ovengine._core import Compiled, Graph, Port
@@ -77,12 +78,12 @@ class Bucketing:
 
 def bucketing(graph: Graph, buckets: Mapping[str | int, Buckets | Sequence[int]]) -> Bucketing:
     """For that model. Raises ConfigError when the inputs and axes do not fit it."""
-    names = {name: index for index, port in enumerate(graph.inputs) for name in port.names}
     found: dict[int, Buckets] = {}
     for key, value in buckets.items():
-        index = names.get(key) if isinstance(key, str) else key
-        if index is None or not 0 <= index < len(graph.inputs):
-            raise ConfigError(f"buckets: the model has no input {key!r}; it has {', '.join(names)}")
+        try:
+            index = port_index(graph.inputs, key, "input")
+        except InputError as error:
+            raise ConfigError(f"buckets: {error}") from None
         found[index] = value if isinstance(value, Buckets) else Buckets(value)
         port, axis = graph.inputs[index], found[index].axis
         if port.shape is None or axis >= len(port.shape) or port.shape[axis] >= 0:

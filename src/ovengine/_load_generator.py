@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ovengine._core import port_keys
 from ovengine.errors import InputError, OvengineError, QueueFull
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 DISTINCT_INPUTS = 16
 
-Inputs = Mapping[str, npt.NDArray[Any]]
+Inputs = Mapping[Any, npt.NDArray[Any]]
 clock = time.perf_counter_ns
 
 
@@ -245,15 +246,15 @@ def make_data(plan: Plan, rows: int, data_shape: Shapes | None, seed: int) -> li
         InputError: a dynamic dimension that `data_shape` does not give, or rows for a model without a batch axis.
     """
     rng = np.random.default_rng(seed)
-    shapes = {tensor.name: _data_shape(tensor, plan, rows, data_shape) for tensor in plan.inputs}
+    shapes = [_data_shape(tensor, plan, rows, data_shape) for tensor in plan.inputs]
+    keys = port_keys(plan.inputs)
 
-    def one(tensor: TensorInfo) -> npt.NDArray[Any]:
-        shape = shapes[tensor.name]
+    def one(tensor: TensorInfo, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         if np.issubdtype(tensor.dtype, np.floating):
             return rng.random(shape, np.float32).astype(tensor.dtype)
         return rng.integers(0, 2, shape).astype(tensor.dtype)
 
-    return [{tensor.name: one(tensor) for tensor in plan.inputs} for _ in range(DISTINCT_INPUTS)]
+    return [dict(zip(keys, map(one, plan.inputs, shapes), strict=True)) for _ in range(DISTINCT_INPUTS)]
 
 
 def _data_shape(tensor: TensorInfo, plan: Plan, rows: int, data_shape: Shapes | None) -> tuple[int, ...]:

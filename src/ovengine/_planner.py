@@ -465,5 +465,6 @@ def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> t
     """Of compiled models, whose batch axis is the first one in mode `rows`."""
     _check_ranks(ports)
     if mode != "rows":
-        return tuple(TensorInfo.of(port) for port in ports)
-    return tuple(TensorInfo.of(port, axis) for port, axis in zip(ports, axes or [0] * len(ports), strict=True))
+        return tuple(TensorInfo.of(port, i) for i, port in enumerate(ports))
+    known = zip(ports, axes or [0] * len(ports), strict=True)
+    return tuple(TensorInfo.of(port, i, axis) for i, (port, axis) in enumerate(known))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ovengine._core import port_keys
 from ovengine.errors import OvengineError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class _Trial:
         self.exact = exact
         self.tolerance = TOLERANCE.get(precision, UNKNOWN_TOLERANCE)
         self.position_tolerance = POSITION_TOLERANCE if precision == "f32" else self.tolerance
-        self.names = [port.name for port in batched.outputs]
+        self.names = [str(key) for key in port_keys(batched.outputs)]
         self.rows = _rows(batched)
         # An input of the same shape at any number of rows is shared by them all.
         self.shared = [one.shape == many.shape for one, many in zip(single.inputs, batched.inputs, strict=True)]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ovengine._core import port_index
 from ovengine.config import Shape, Shapes
 from ovengine.errors import ConfigError, InputError
 
@@ -24,14 +25,7 @@ def by_input(graph: Graph, shapes: Shapes) -> dict[str | int, tuple[str, ...]]:
         if len(graph.inputs) != 1:
             raise InputError(f"shapes must be a mapping by input name: the model has {len(graph.inputs)} inputs")
         shapes = {0: shapes}
-    names = {name: index for index, port in enumerate(graph.inputs) for name in port.names}
-    found: dict[str | int, tuple[str, ...]] = {}
-    for key, shape in shapes.items():
-        index = names.get(key) if isinstance(key, str) else key
-        if index is None or not 0 <= index < len(graph.inputs):
-            raise InputError(f"shapes: the model has no input {key!r}; it has {', '.join(names)}")
-        found[index] = dimensions(shape)
-    return found
+    return {port_index(graph.inputs, key, "input"): dimensions(shape) for key, shape in shapes.items()}
 
 
 def dimensions(shape: Shape) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ovengine._bulk import AsyncMap, map_as_completed, map_in_order
-from ovengine._core import Compiled, CpuBudget, Inputs, NativeModel, Result
+from ovengine._core import Compiled, CpuBudget, Inputs, NativeModel, Result, port_keys
 from ovengine._costs import CostTable
 from ovengine._limits import UNCHANGED, Unchanged, changed_limits
 from ovengine._preparation import Preparation
@@ -172,14 +172,14 @@ class Model(NativeModel):
         return self._plan
 
     @property
-    def row_classes(self) -> tuple[dict[str, tuple[int, ...]], ...]:
-        """Shapes, by input name, that have static batch sizes of their own; for models with dynamic dimensions.
+    def row_classes(self) -> tuple[dict[str | int, tuple[int, ...]], ...]:
+        """Shapes, by input, that have static batch sizes of their own; for models with dynamic dimensions.
 
         A shape that comes often gets its own batch sizes in the background. The least recently used shape loses them
         when another one needs the room. A shape here is all dimensions but the number of rows.
         """
-        names = [tensor.name for tensor in self.inputs]
-        return tuple(dict(zip(names, shapes, strict=True)) for shapes in self._class_shapes)
+        keys = port_keys(self.inputs)
+        return tuple(dict(zip(keys, shapes, strict=True)) for shapes in self._class_shapes)
 
     def set(
         self,

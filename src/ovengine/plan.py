@@ -44,6 +44,9 @@ class TensorInfo:
         batch_axis: where the rows are in mode `rows`; None when there is no such axis.
         element_type: OpenVINO's name of the type.
         limits: least and most of each dimension; a most of -1 means no limit.
+        index: of the port among the model's inputs or outputs.
+
+    A `TensorInfo` of a model is a key of its requests and results, as are its names and its index.
     """
 
     name: str
@@ -53,22 +56,16 @@ class TensorInfo:
     batch_axis: int | None = None
     element_type: str = ""
     limits: tuple[tuple[int, int], ...] = ()
+    index: int = 0
 
     @classmethod
-    def of(cls, port: Port, batch_axis: int | None = None) -> TensorInfo:
-        """Make one from a port.
-
-        Args:
-            port: of a compiled model, whose rows are in the first dimension.
-            batch_axis: where that dimension is shown, as -1; None for a port without rows.
-
-        Returns:
-            The `TensorInfo`.
-        """
+    def of(cls, port: Port, index: int, batch_axis: int | None = None) -> TensorInfo:
+        """From a port of a compiled model; with `batch_axis` its first dimension is shown there, as -1."""
         shape = port.shape
         if batch_axis is not None and shape:
             shape = (*shape[1 : batch_axis + 1], -1, *shape[batch_axis + 1 :])
-        return cls(port.name, tuple(port.names), shape, port.dtype, batch_axis, port.element_type, tuple(port.limits))
+        limits = tuple(port.limits)
+        return cls(port.name, tuple(port.names), shape, port.dtype, batch_axis, port.element_type, limits, index)
 
     @property
     def row_bytes(self) -> int:

@@ -2,6 +2,7 @@
 # distutils: language = c++
 """The native core's binding: conversion, GIL handling and exceptions only.
 
+    ports.pxi       what inputs and outputs take, and which one a key means
     runtime.pxi     Runtime, Graph, Compiled: load time
     element.pxi     elements that NumPy does not have
     convert.pxi     Python's inputs to rows of native memory, and which errors they deserve
@@ -37,6 +38,7 @@ from libcpp.vector cimport vector
 from native cimport *
 
 import asyncio
+import collections
 import contextvars
 import itertools
 import logging
@@ -61,6 +63,7 @@ _logger = logging.getLogger("ovengine")
 openvino_version = native_openvino_version().decode()
 policy_abi_version = OVENGINE_POLICY_ABI_VERSION
 
+include "ports.pxi"
 include "runtime.pxi"
 include "convert.pxi"
 include "element.pxi"

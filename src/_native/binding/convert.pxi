@@ -1,84 +1,10 @@
 # From what a user passes to rows of native memory.
 
-cdef enum Mode:
-    ROWS = 0     # arrays of (n, *row), or n at another axis, or (*row,) for one sample
-    WHOLE = 1    # exactly the model's shape; one request is one inference
-    DYNAMIC = 2  # any shape that fits the model's; each request runs alone
-
 cdef enum:
     # Copies of more than this let other Python threads run meanwhile.
     RELEASE_GIL_BYTES = 64 << 10
     # Instead of a number of rows: one sample, without a batch axis.
     SINGLE = -1
-
-
-# What an element is to NumPy; see element.pxi.
-cdef enum Kind:
-    NUMBER = 0  # the same
-    BITS = 1    # as large as a number of NumPy's, which shows its bits
-    PACKED = 2  # smaller than a byte: shown as packed bytes, in one dimension
-    TEXT = 3
-
-
-cdef class PortSpec:
-    """One input or output, ready for fast comparison."""
-    cdef readonly str name
-    cdef readonly tuple names
-    cdef readonly tuple shape       # the whole port; -1 for the batch axis and what is dynamic
-    cdef readonly object dtype
-    cdef readonly str element_type
-    cdef Kind kind
-    cdef int type_num
-    cdef int axis                   # of the rows in a user's array; here and below it is always the first
-    cdef bint shared                # mode `rows`: all rows of a request see the whole of it; below, each has a copy
-    cdef int row_ndim
-    cdef cnp.npy_intp row_dims[32]  # NumPy 1.26's limit on dimensions
-    cdef cnp.npy_intp least[32]     # in mode `dynamic`: what the dimensions may be; `most` is -1 without a limit
-    cdef cnp.npy_intp most[32]
-    cdef size_t row_bytes           # of the whole port in mode `whole`; 0 in mode `dynamic`
-
-    def __cinit__(self, str name, tuple names, tuple shape, dtype, str element_type, tuple limits, int mode):
-        cdef int i
-        self.name = name
-        self.names = names
-        self.shape = shape
-        self.dtype = np.dtype(dtype)
-        self.element_type = element_type
-        self.kind = _kind(element_type)
-        self.type_num = self.dtype.num
-        self.shared = mode == ROWS and -1 not in shape
-        self.axis = shape.index(-1) if mode == ROWS and not self.shared else 0
-        row = (*shape[:self.axis], *shape[self.axis + 1:]) if mode == ROWS and not self.shared else shape
-        if self.kind == PACKED and mode == WHOLE:
-            row = (_packed_bytes(element_type, shape),)
-        if len(row) > 31:
-            raise errors.ModelError(f"port {name!r} has {len(row)} dimensions; NumPy has 32 at most")
-        self.row_ndim = len(row)
-        self.row_bytes = 0 if mode == DYNAMIC else self.dtype.itemsize
-        for i in range(self.row_ndim):
-            self.row_dims[i] = row[i]
-            self.row_bytes *= max(0, row[i])
-            self.least[i], self.most[i] = limits[i] if mode == DYNAMIC and limits else (max(0, row[i]), row[i])
-
-    cdef bint fits(self, cnp.ndarray array) noexcept:
-        """In mode `dynamic`: may the model be run at this shape?"""
-        cdef int i
-        cdef cnp.npy_intp length
-        if cnp.PyArray_NDIM(array) != self.row_ndim:
-            return False
-        for i in range(self.row_ndim):
-            length = cnp.PyArray_DIM(array, i)
-            if length < self.least[i] or (self.most[i] >= 0 and length > self.most[i]):
-                return False
-        return True
-
-
-cdef inline bint _same_dims(const cnp.npy_intp* a, const cnp.npy_intp* b, int count) noexcept:
-    cdef int i
-    for i in range(count):
-        if a[i] != b[i]:
-            return False
-    return True
 
 
 cdef inline bint _is_plain(object inputs, PortSpec spec, uint32_t most_rows, uint32_t* rows, bint* single) noexcept:
@@ -174,12 +100,12 @@ cdef list _in_order(object inputs, tuple specs):
         values = [None] * len(specs)
         given = [False] * len(specs)
         for key, value in inputs.items():
-            index = _port_index(specs, key, "input")
+            index = port_index(specs, key, "input")
             if given[index]:
-                raise errors.InputError(f"input {specs[index].name!r} is given twice, once as {key!r}")
+                raise errors.InputError(f"input {port_keys(specs)[index]!r} is given twice, once as {key!r}")
             values[index] = value
             given[index] = True
-        missing = [specs[i].name for i in range(len(specs)) if not given[i]]
+        missing = [key for key, is_given in zip(port_keys(specs), given) if not is_given]
         if missing:
             raise errors.InputError(f"no value for input {', '.join(map(repr, missing))}")
         return values

@@ -53,7 +53,7 @@ cdef class Lease:
         cdef Py_ssize_t index
         if not self._open:
             raise errors.LeaseLost("the lease is over: its rows were submitted or released")
-        index = _port_index(self._model._inputs, key, "input")
+        index = port_index(self._model._inputs, key, "input")
         if self._arrays[index] is None:
             spec = <PortSpec>self._model._inputs[index]
             ndim = 0

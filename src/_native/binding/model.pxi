@@ -33,7 +33,8 @@ cdef class NativeModel:
     cdef readonly str name
     cdef tuple _inputs
     cdef tuple _outputs
-    cdef dict _output_index
+    cdef dict _output_index       # by name
+    cdef tuple _output_keys       # of results
     cdef int _mode
     cdef uint32_t _max_batch_size  # rows of a batch at most: what has more is a job
     cdef PortSpec _only_input     # where there is one, and rows: the fast way in
@@ -67,10 +68,8 @@ cdef class NativeModel:
         self._has_shared = any([(<PortSpec>spec).shared for spec in self._inputs])
         self._keys = {}
         self._next_key = 1
-        self._output_index = {}
-        for index, spec in enumerate(self._outputs):
-            for known in spec.names:
-                self._output_index.setdefault(known, index)
+        self._output_index = {name: _find_port(self._outputs, name) for spec in self._outputs for name in spec.names}
+        self._output_keys = port_keys(self._outputs)
         if self._mode != DYNAMIC:
             builder.input_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._inputs]
             builder.output_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._outputs]

@@ -8,10 +8,12 @@ cdef enum:
 @cython.no_gc
 @cython.freelist(256)
 cdef class Result:
-    """The outputs of one request: a read-only mapping from output names to arrays.
+    """The outputs of one request: a read-only mapping from outputs to arrays.
 
-    `result["y"]` and `result[0]` are the same output; iteration is over the names, in the model's order. With one
-    output, `numpy.asarray(result)` is that output. Arrays of more than 1 KiB are views of the batch's outputs: they
+    A key is an index, a name, a `TensorInfo` of `model.outputs`, or one of OpenVINO's ports. A name that several
+    outputs share means the first of them, as in OpenVINO. Iteration gives one key for each output, in the model's
+    order: a name that no other output has, or else the index. So `dict(result)` has all outputs. With one output,
+    `numpy.asarray(result)` is that output. Arrays of more than 1 KiB are views of the batch's outputs: they
     keep the memory of the whole batch alive, so copy what you keep for long.
 
     A request of n rows gets arrays with n rows. A request of one sample, without a batch axis, gets arrays without
@@ -106,28 +108,21 @@ cdef class Result:
         return array
 
     def __getitem__(self, key):
-        """Return the array of one output, by name or index. Raises KeyError, which lists the outputs."""
-        if isinstance(key, int) or isinstance(key, np.integer):
-            index = key
-            if 0 <= index < len(self._model._outputs):
-                return self._get(index)
-        elif isinstance(key, str):
-            found = self._model._output_index.get(key)
-            if found is not None:
-                return self._get(found)
-        names = ", ".join([repr((<PortSpec>spec).name) for spec in self._model._outputs])
-        raise KeyError(f"no output {key!r}; the model has {names}, or 0 to {len(self._model._outputs) - 1}")
+        """Return the array of one output, by any of its keys. Raises KeyError, which lists the outputs."""
+        found = self._model._output_index.get(key) if isinstance(key, str) else None
+        cdef Py_ssize_t index = _find_port(self._model._outputs, key) if found is None else found
+        if index < 0:
+            raise KeyError(_no_port(self._model._outputs, key, "output"))
+        return self._get(index)
 
     def __iter__(self):
-        return iter([(<PortSpec>spec).name for spec in self._model._outputs])
+        return iter(self._model._output_keys)
 
     def __len__(self):
         return len(self._model._outputs)
 
     def __contains__(self, key):
-        if isinstance(key, (int, np.integer)):
-            return 0 <= key < len(self._model._outputs)
-        return key in self._model._output_index
+        return _find_port(self._model._outputs, key) >= 0
 
     def __array__(self, dtype=None, copy=None):
         """Return the only output. Raises TypeError when the model has several outputs."""
@@ -142,8 +137,8 @@ cdef class Result:
         return array.copy() if copy else array
 
     def keys(self):
-        """Return the names of the outputs, in the model's order."""
-        return [(<PortSpec>spec).name for spec in self._model._outputs]
+        """Return the key of each output, in the model's order: a name of its own, or else its index."""
+        return list(self._model._output_keys)
 
     def values(self):
         """Return the arrays of all outputs, in the model's order."""
@@ -172,7 +167,7 @@ cdef class Result:
         return id(self)
 
     def __repr__(self):
-        outputs = ", ".join([f"{name!r}: {array.dtype}{list(array.shape)}" for name, array in self.items()])
+        outputs = ", ".join([f"{key!r}: {array.dtype}{list(array.shape)}" for key, array in self.items()])
         return f"Result({{{outputs}}})"
 
 

@@ -108,7 +108,7 @@ cdef class Graph:
         """
         cdef cmap[size_t, string] native_shapes
         for key, shape in shapes.items():
-            native_shapes[_port_index(self.inputs, key, "input")] = _utf8(f"[{','.join(map(str, shape))}]")
+            native_shapes[port_index(self.inputs, key, "input")] = _utf8(f"[{','.join(map(str, shape))}]")
         try:
             with nogil:
                 reshaped = self.native.get().reshaped(native_shapes)
@@ -188,17 +188,6 @@ cdef Graph _graph(shared_ptr[NativeGraph] native_graph, object owner):
     graph.inputs = _ports(native_graph.get().inputs())
     graph.outputs = _ports(native_graph.get().outputs())
     return graph
-
-
-def _port_index(ports, key, kind):
-    if isinstance(key, str):
-        for index, port in enumerate(ports):
-            if key in port.names:
-                return index
-    elif isinstance(key, (int, np.integer)) and 0 <= key < len(ports):
-        return int(key)
-    names = ", ".join(repr(port.name) for port in ports)
-    raise errors.InputError(f"the model has no {kind} {key!r}; it has {names}")
 
 
 cdef class Compiled:

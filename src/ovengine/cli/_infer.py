@@ -68,7 +68,7 @@ def _run_all(
         request, future = pending.popleft()
         try:
             result = future.result()
-            writer.write(request, {name: result[name] for name in result})
+            writer.write(request, dict(result))
         except OvengineError as error:
             progress.failed(request.source, error)
         else:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ovengine.cli._inputs import Request
 from ovengine.errors import ConfigError
 
-Outputs = Mapping[str, npt.NDArray[Any]]
+Outputs = Mapping[Any, npt.NDArray[Any]]
 
 
 class Writer(AbstractContextManager["Writer"], ABC):

@@ -40,8 +40,8 @@ def adopt(compiled_model: openvino.CompiledModel, jobs: int) -> tuple[Model, int
     why = "compiled by the caller, for the shapes that it has"
     plan = Plan(
         name=str(_property(compiled, "NETWORK_NAME", "model")),
-        inputs=tuple(TensorInfo.of(port) for port in compiled.inputs),
-        outputs=tuple(TensorInfo.of(port) for port in compiled.outputs),
+        inputs=tuple(TensorInfo.of(port, i) for i, port in enumerate(compiled.inputs)),
+        outputs=tuple(TensorInfo.of(port, i) for i, port in enumerate(compiled.outputs)),
         mode=mode,
         hint=Hint.THROUGHPUT,
         devices=(DevicePlan(device, {}, lanes, 0, True, f"{optimal} infer requests are optimal"),),
