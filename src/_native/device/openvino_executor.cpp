@@ -4,7 +4,6 @@
 #include <map>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/util/assign_base.hpp>
-#include <openvino/op/util/multi_subgraph_base.hpp>
 #include <openvino/op/util/read_value_base.hpp>
 #include <openvino/openvino.hpp>
 #include <sstream>
@@ -12,6 +11,7 @@
 
 #include "device/openvino_graph.hpp"
 #include "device/openvino_padding.hpp"
+#include "device/openvino_refusals.hpp"
 #include "device/openvino_requests.hpp"
 
 namespace ovengine {
@@ -46,16 +46,6 @@ void describe_all(const Model& model, std::vector<Port>& inputs, std::vector<Por
 
 ov::AnyMap to_any_map(const Properties& properties) { return {properties.begin(), properties.end()}; }
 
-// Whether shapes inside depend on values, so that an inference can fail for those of its inputs.
-bool is_dynamic_inside(const ov::Model& model) {
-    for (const auto& node : model.get_ops()) {
-        if (ov::as_type_ptr<ov::op::util::MultiSubGraphOp>(node) != nullptr) return true;  // who knows
-        for (const auto& output : node->outputs())
-            if (output.get_partial_shape().is_dynamic()) return true;
-    }
-    return false;
-}
-
 // `blob`: what it can be imported from; exported on the first failure where it is empty. (What was imported cannot be
 // exported again.)
 Remake remake_by(ov::Core core, std::string device, ov::AnyMap properties, std::string blob = {}) {
@@ -70,11 +60,15 @@ Remake remake_by(ov::Core core, std::string device, ov::AnyMap properties, std::
     };
 }
 
+Failures failures_of(const ov::CompiledModel& compiled, const ov::Model& source) {
+    return {may_refuse_values(source) && takes_short_cut(compiled), remembers_failures(source)};
+}
+
 class OpenvinoCompiled final : public CompiledModel {
   public:
     // `source`: what it was compiled from, or its runtime model.
     OpenvinoCompiled(ov::CompiledModel compiled, const ov::Model& source, Remake remake = {})
-        : is_dynamic_inside_(is_dynamic_inside(source)) {
+        : failures_(failures_of(compiled, source)) {
         describe_all(compiled, inputs_, outputs_);
         compiled_ = std::make_shared<Renewable>(std::move(compiled), std::move(remake));
     }
@@ -88,14 +82,14 @@ class OpenvinoCompiled final : public CompiledModel {
         compiled_->get().export_model(stream);
         return stream.str();
     }
-    std::unique_ptr<Executor> make_executor() const override {
-        return ovengine::make_executor(compiled_, is_dynamic_inside_);
+    std::unique_ptr<Executor> make_executor() const override { return ovengine::make_executor(compiled_, failures_); }
+    std::unique_ptr<StatefulExecutor> make_stateful() const override {
+        return ovengine::make_stateful(compiled_, failures_);
     }
-    std::unique_ptr<StatefulExecutor> make_stateful() const override { return ovengine::make_stateful(compiled_); }
 
   private:
     std::shared_ptr<Renewable> compiled_;
-    const bool is_dynamic_inside_;
+    const Failures failures_;
     std::vector<Port> inputs_, outputs_;
 };
 
@@ -202,19 +196,27 @@ std::shared_ptr<Graph> Runtime::adopt(void* model) const {
 std::shared_ptr<CompiledModel> Runtime::compile(const Graph& graph, const std::string& device,
                                                 const Properties& properties) {
     const auto& model = graph.impl().model;
-    const ov::AnyMap given = to_any_map(properties);
+    ov::AnyMap given = to_any_map(properties);
+    if (may_refuse_values(*model)) given = without_short_cut(given);
     return std::make_shared<OpenvinoCompiled>(impl_->core.compile_model(model, device, given), *model,
                                               remake_by(impl_->core, device, given));
 }
 
 std::shared_ptr<CompiledModel> Runtime::import_blob(const std::string& blob, const std::string& device,
                                                     const Properties& properties) {
-    std::istringstream stream(blob);
-    const ov::AnyMap given = to_any_map(properties);
-    ov::CompiledModel compiled = impl_->core.import_model(stream, device, given);
+    ov::AnyMap given = to_any_map(properties);
+    const auto import = [&] {
+        std::istringstream stream(blob);
+        return impl_->core.import_model(stream, device, given);
+    };
+    ov::CompiledModel compiled = import();
     const auto model = compiled.get_runtime_model();
+    if (may_refuse_values(*model) && takes_short_cut(compiled)) {
+        given = without_short_cut(given);
+        compiled = import();
+    }
     return std::make_shared<OpenvinoCompiled>(
-        compiled, *model, is_dynamic_inside(*model) ? remake_by(impl_->core, device, given, blob) : Remake{});
+        compiled, *model, remembers_failures(*model) ? remake_by(impl_->core, device, given, blob) : Remake{});
 }
 
 std::shared_ptr<CompiledModel> adopt_compiled(const void* model) {

@@ -40,19 +40,21 @@ std::vector<PortType> types_of(const std::vector<ov::Output<const ov::Node>>& po
     return types;
 }
 
-// With one thread, the CPU plugin's infer() passes over an inference that fails inside (shapes that do not fit, a state
-// of a type that it cannot keep), and leaves the outputs of an earlier one: seen with 2026.4.1. On its own thread it
-// throws. It costs a few microseconds, where an inference can fail for its values: dynamic shapes inside, or state.
-void infer_checked(ov::InferRequest& request) {
-    request.start_async();
-    request.wait();
+void run(ov::InferRequest& request, const Failures& failures) {
+    if (failures.are_discarded) {
+        request.start_async();
+        request.wait();
+    } else {
+        request.infer();
+    }
 }
 
-std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const std::vector<PortType>& types,
-                                   const std::vector<ShapedInput>& inputs, std::size_t outputs) {
+std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const Failures& failures,
+                                   const std::vector<PortType>& types, const std::vector<ShapedInput>& inputs,
+                                   std::size_t outputs) {
     for (std::size_t i = 0; i < inputs.size(); ++i)
         request.set_input_tensor(i, {types[i].type, to_shape(inputs[i].shape), const_cast<std::byte*>(inputs[i].data)});
-    infer_checked(request);
+    run(request, failures);
     std::vector<ShapedOutput> results;
     for (std::size_t i = 0; i < outputs; ++i) results.push_back(copied(request.get_output_tensor(i)));
     return results;
@@ -60,21 +62,20 @@ std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const std::vector<
 
 class OpenvinoExecutor final : public Executor {
   public:
-    OpenvinoExecutor(std::shared_ptr<Renewable> model, bool may_fail)
+    OpenvinoExecutor(std::shared_ptr<Renewable> model, Failures failures)
         : model_(std::move(model)),
+          failures_(failures),
           compiled_(model_->get(generation_)),
           inputs_(types_of(compiled_.inputs())),
-          outputs_(types_of(compiled_.outputs())),
-          may_fail_(may_fail) {}
+          outputs_(types_of(compiled_.outputs())) {}
 
     void infer(std::uint32_t binding, std::byte* const* inputs, std::byte* const* outputs) override {
-        if (may_fail_ || bound_.empty()) follow();  // before the first inference nobody knows whether it may
+        if (failures_.leave_old_state) follow();
         if (binding >= bound_.size()) bound_.resize(binding + 1);
         Bound& bound = bound_[binding];
         if (!bound.request) {
             bound.request = compiled_.create_infer_request();
             has_state_ = !bound.request.query_state().empty();
-            may_fail_ = may_fail_ || has_state_;
             bound.inputs.assign(inputs_.size(), nullptr);
             bound.outputs.assign(outputs_.size(), nullptr);
             if (!knows_shared_) find_shared(bound.request);
@@ -92,10 +93,7 @@ class OpenvinoExecutor final : public Executor {
             }
         // A request stands for itself: what an earlier one left behind must not show.
         if (has_state_) bound.request.reset_state();
-        if (may_fail_)
-            with_renewal([&] { infer_checked(bound.request); });
-        else
-            bound.request.infer();
+        with_renewal([&] { run(bound.request, failures_); });
         if (any_shared_) copy_shared(bound.request, outputs);
     }
 
@@ -107,18 +105,20 @@ class OpenvinoExecutor final : public Executor {
         }
         if (has_state_) shaped_.reset_state();
         std::vector<ShapedOutput> outputs;
-        with_renewal([&] { outputs = infer_at(shaped_, inputs_, inputs, outputs_.size()); });
+        with_renewal([&] { outputs = infer_at(shaped_, failures_, inputs_, inputs, outputs_.size()); });
         return outputs;
     }
 
   private:
-    template <class Run>
-    void with_renewal(Run run) {
+    template <class Inference>
+    void with_renewal(Inference inference) {
         try {
-            run();
+            inference();
         } catch (...) {
-            model_->renew(generation_);
-            follow();  // also when nobody asks again: it lets go of the old one
+            if (failures_.leave_old_state) {
+                model_->renew(generation_);
+                follow();  // also when nobody asks again: it lets go of the old one
+            }
             throw;
         }
     }
@@ -156,18 +156,20 @@ class OpenvinoExecutor final : public Executor {
     }
 
     const std::shared_ptr<Renewable> model_;
+    const Failures failures_;
     std::uint64_t generation_ = 0;
     ov::CompiledModel compiled_;
     const std::vector<PortType> inputs_;
     std::vector<PortType> outputs_;
     std::vector<Bound> bound_;
     ov::InferRequest shaped_;
-    bool may_fail_, has_state_ = false, knows_shared_ = false, any_shared_ = false;
+    bool has_state_ = false, knows_shared_ = false, any_shared_ = false;
 };
 
 class OpenvinoStateful final : public StatefulExecutor {
   public:
-    explicit OpenvinoStateful(std::shared_ptr<Renewable> model) : model_(std::move(model)) {
+    OpenvinoStateful(std::shared_ptr<Renewable> model, Failures failures)
+        : model_(std::move(model)), failures_(failures) {
         ov::CompiledModel compiled = model_->get(generation_);
         request_ = compiled.create_infer_request();
         inputs_ = types_of(compiled.inputs());
@@ -187,7 +189,7 @@ class OpenvinoStateful final : public StatefulExecutor {
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
         follow();
         try {
-            auto outputs = infer_at(request_, inputs_, inputs, outputs_);
+            auto outputs = infer_at(request_, failures_, inputs_, inputs, outputs_);
             is_initial_.assign(variables_.size(), false);
             return outputs;
         } catch (const std::exception& error) {
@@ -251,6 +253,7 @@ class OpenvinoStateful final : public StatefulExecutor {
     }
 
     const std::shared_ptr<Renewable> model_;
+    const Failures failures_;
     std::uint64_t generation_ = 0;
     ov::InferRequest request_;
     std::vector<PortType> inputs_;
@@ -284,11 +287,11 @@ std::string numpy_dtype(const ov::element::Type& type) {
     }
 }
 
-std::unique_ptr<Executor> make_executor(std::shared_ptr<Renewable> model, bool may_fail) {
-    return std::make_unique<OpenvinoExecutor>(std::move(model), may_fail);
+std::unique_ptr<Executor> make_executor(std::shared_ptr<Renewable> model, Failures failures) {
+    return std::make_unique<OpenvinoExecutor>(std::move(model), failures);
 }
-std::unique_ptr<StatefulExecutor> make_stateful(std::shared_ptr<Renewable> model) {
-    return std::make_unique<OpenvinoStateful>(std::move(model));
+std::unique_ptr<StatefulExecutor> make_stateful(std::shared_ptr<Renewable> model, Failures failures) {
+    return std::make_unique<OpenvinoStateful>(std::move(model), failures);
 }
 
 }  // namespace ovengine

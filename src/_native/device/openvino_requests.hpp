@@ -57,8 +57,13 @@ class Renewable {
     std::atomic<std::uint64_t> generation_{0};  // written under the lock
 };
 
-// `may_fail`: for the values of its inputs.
-std::unique_ptr<Executor> make_executor(std::shared_ptr<Renewable> model, bool may_fail);
-std::unique_ptr<StatefulExecutor> make_stateful(std::shared_ptr<Renewable> model);
+// What an inference that fails for its values asks for, see openvino_refusals.hpp.
+struct Failures {
+    bool are_discarded;    // by infer(), but not by start_async() and wait(), which take some 20 us longer
+    bool leave_old_state;  // in the compiled model, which is made anew therefore
+};
+
+std::unique_ptr<Executor> make_executor(std::shared_ptr<Renewable> model, Failures failures);
+std::unique_ptr<StatefulExecutor> make_stateful(std::shared_ptr<Renewable> model, Failures failures);
 
 }  // namespace ovengine
