@@ -7,8 +7,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import openvino as ov
 import pytest
+from openvino import opset13 as ops
 
 import models
 from ovengine import _core
@@ -46,6 +50,20 @@ def real_model() -> Callable[[str], Path]:
 def tiny_mlp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """IR of the 16-16-4 MLP, batch dimension dynamic."""
     return models.save(models.mlp(*models.TINY_MLP), tmp_path_factory.mktemp("tiny") / "tiny.xml")
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a model whose output is its input, of a shape and dtype."""
+
+    def make(*shape: int, dtype: Any = np.float32) -> Path:
+        x = ops.parameter(list(shape), dtype, name="x")
+        x.output(0).set_names({"x"})
+        y = ops.add(x, ops.constant(np.zeros((), dtype)))
+        y.output(0).set_names({"y"})
+        return models.save(ov.Model([ops.result(y)], [x], "echo"), tmp_path / f"echo{'_'.join(map(str, shape))}.xml")
+
+    return make
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 import pytest
-from openvino import opset13 as ops
 from PIL import Image
 
-import models
-from ovengine.cli import main
-from ovengine.cli._inputs import ImageOptions, Reader, image_shape
-from ovengine.errors import InputError
-from ovengine.plan import TensorInfo
+from ovengine.cli import _interrupts, _outputs, main
+from ovengine.cli._failures import Failures
+from support import PATIENCE
 
 
 def plain(model: Path, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -48,20 +49,6 @@ def rows(tmp_path: Path) -> Path:
     path = tmp_path / "rows.npy"
     np.save(path, np.random.default_rng(1).standard_normal((100, 16), np.float32))
     return path
-
-
-@pytest.fixture
-def echo(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a model whose output is its input, of a shape and dtype."""
-
-    def make(*shape: int, dtype: Any = np.float32) -> Path:
-        x = ops.parameter(list(shape), dtype, name="x")
-        x.output(0).set_names({"x"})
-        y = ops.add(x, ops.constant(np.zeros((), dtype)))
-        y.output(0).set_names({"y"})
-        return models.save(ov.Model([ops.result(y)], [x], "echo"), tmp_path / f"echo{'_'.join(map(str, shape))}.xml")
-
-    return make
 
 
 def picture(path: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
@@ -113,54 +100,6 @@ def test_a_directory_is_read_in_order_of_name(tiny_mlp: Path, tmp_path: Path) ->
         assert [Path(source).name for source in results["source"]] == [f"{index}.npy" for index in range(5)]
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_images_are_resized_and_laid_out_for_the_model(echo: Callable[..., Path], tmp_path: Path, layout: str) -> None:
-    model = echo(1, 3, 8, 6) if layout == "NCHW" else echo(1, 8, 6, 3)
-    exact, large = picture(tmp_path / "a.png", 6, 8), picture(tmp_path / "b.png", 60, 80)
-    resized = np.asarray(Image.fromarray(large).resize((6, 8), Image.Resampling.BILINEAR))
-    out = tmp_path / "out.npz"
-    images = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    assert main(["infer", "-m", str(model), "-i", *images, "-o", str(out), "-infer_precision", "f32"]) == 0
-    with np.load(out) as results:
-        got = results["y"].reshape(2, *([3, 8, 6] if layout == "NCHW" else [8, 6, 3]))
-    got = got.transpose(0, 2, 3, 1) if layout == "NCHW" else got
-    np.testing.assert_array_equal(got, [exact, resized])
-
-
-def test_mean_and_scale_apply_per_channel_and_bgr_swaps(echo: Callable[..., Path], tmp_path: Path) -> None:
-    pixels = picture(tmp_path / "a.png", 6, 8).astype(np.float32)
-    out = tmp_path / "out.npz"
-    arguments = ["infer", "-m", str(echo(1, 8, 6, 3)), "-i", str(tmp_path / "a.png"), "-o", str(out)]
-    arguments += ["-infer_precision", "f32"]
-    assert main([*arguments, "--mean", "10,20,30", "--scale", "2"]) == 0
-    with np.load(out) as results:
-        np.testing.assert_allclose(results["y"].reshape(8, 6, 3), (pixels - [10, 20, 30]) / 2)
-    assert main([*arguments, "--bgr"]) == 0
-    with np.load(out) as results:
-        np.testing.assert_array_equal(results["y"].reshape(8, 6, 3), pixels[..., ::-1])
-
-
-def test_a_uint8_model_gets_bytes(echo: Callable[..., Path], tmp_path: Path) -> None:
-    pixels = picture(tmp_path / "a.png", 6, 8)
-    out = tmp_path / "out.npz"
-    model = echo(1, 8, 6, 3, dtype=np.uint8)
-    assert main(["infer", "-m", str(model), "-i", str(tmp_path / "a.png"), "-o", str(out)]) == 0
-    with np.load(out) as results:
-        np.testing.assert_array_equal(results["y"].reshape(8, 6, 3), pixels)
-
-
-def test_the_face_detector_finds_the_face_of_a_picture(real_model: Callable[[str], Path], tmp_path: Path) -> None:
-    detector = real_model("face_detector")
-    picture(tmp_path / "noise.png", 300, 200)
-    out = tmp_path / "out.npz"
-    arguments = ["infer", "-m", str(detector), "-i", str(tmp_path / "noise.png"), "-o", str(out)]
-    assert main([*arguments, "--mean", "127.5", "--scale", "127.5"]) == 0
-    with Image.open(tmp_path / "noise.png") as opened:
-        small = np.asarray(opened.resize((128, 128), Image.Resampling.BILINEAR), np.float32)
-    with np.load(out) as results:
-        close(results["regressors"].reshape(1, 896, 16), plain(detector, ((small - 127.5) / 127.5)[None]))
-
-
 def test_a_model_with_several_inputs_takes_an_npz(tmp_path: Path, real_model: Callable[[str], Path]) -> None:
     model = real_model("silero_vad")
     rng = np.random.default_rng(4)
@@ -200,7 +139,7 @@ def test_what_cannot_be_read_costs_a_line_and_the_rest_is_done(
     [
         (lambda path: path / "absent.npy", "no such input"),
         (lambda path: (path / "notes.txt", (path / "notes.txt").write_text(""))[0], "is no input"),
-        (lambda path: (path / "empty", (path / "empty").mkdir())[0], "no images"),
+        (lambda path: (path / "empty", (path / "empty").mkdir())[0], "no pictures"),
     ],
 )
 def test_an_input_that_is_none_is_one_line(
@@ -213,37 +152,43 @@ def test_an_input_that_is_none_is_one_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("target", ["absent/out.npz", "out.csv"])
+@pytest.mark.parametrize("target", ["absent/out.npz", "out.csv", "rows.npy/out.npz", "folder.npz"])
 def test_an_output_that_cannot_be_written_is_said_first(
     tiny_mlp: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
 ) -> None:
-    assert main(["infer", "-m", str(tiny_mlp), "-i", str(rows), "-o", str(tmp_path / target)]) == 1
+    (tmp_path / "folder.npz").mkdir()
+    # Before the model, which is not there, is missed.
+    assert main(["infer", "-m", f"{tiny_mlp}.absent", "-i", str(rows), "-o", str(tmp_path / target)]) == 1
     _, err = capsys.readouterr()
     assert "cannot write" in err
     assert err.count("\n") == 1
 
 
-def test_images_without_pillow_name_the_extra(
-    echo: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    picture(tmp_path / "a.png", 6, 8)
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    assert main(["infer", "-m", str(echo(1, 8, 6, 3)), "-i", str(tmp_path / "a.png")]) == 1
-    assert "pip install 'ovengine[images]'" in capsys.readouterr().err
-
-
 def test_progress_is_shown_on_a_terminal_only(tiny_mlp: Path, rows: Path) -> None:
     out = rows.with_name("out.npz")
-    command = [sys.executable, "-m", "ovengine", "infer", "-m", str(tiny_mlp), "-i", str(rows), "-o", str(out)]
+    impatient = (
+        "import sys; from ovengine.cli import _progress as p, main; p.DELAY_S, p.TICK_S = 0, 1e-3; sys.exit(main())"
+    )
+    arguments = ["infer", "-m", str(tiny_mlp), "-i", str(rows), "-o", str(out)]
+    command = [sys.executable, "-c", impatient, *arguments]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
+    shown = on_a_terminal(command)
+    assert "loading " in shown
+    assert shown.rpartition("\r")[2] == ""  # nothing stays
+    assert on_a_terminal([*command, "--quiet"]) == ""
+    assert on_a_terminal([sys.executable, "-m", "ovengine", *arguments]) == ""  # nothing that takes less than 2 s
+
+
+def on_a_terminal(command: list[str]) -> str:
+    """Standard error of a command, where it is a terminal of 60 columns."""
     ours, theirs = pty.openpty()
     try:
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
         subprocess.run(command, stderr=theirs, check=True)
         shown = b""
-        while b"100/100" not in shown:
-            assert select.select([ours], [], [], 5)[0], shown
+        while select.select([ours], [], [], 0)[0]:
             shown += os.read(ours, 65536)
+        return shown.decode()
     finally:
         os.close(ours)
         os.close(theirs)
@@ -259,24 +204,139 @@ def test_values_that_json_lacks_become_null(
     assert line["outputs"]["y"] == [1.0, None, None]
 
 
-def tensor(*shape: int) -> TensorInfo:
-    return TensorInfo("x", ("x",), shape, np.dtype(np.float32))
+def test_equal_errors_are_one_line_with_a_count(
+    tiny_mlp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(40):
+        np.save(tmp_path / f"{index:03}.npy", np.ones((1, 17 + index), np.float32))
+        (tmp_path / f"{index:03}.png").touch()
+    np.save(tmp_path / "good.npy", np.ones((1, 16), np.float32))
+    assert main(["infer", "-m", str(tiny_mlp), "-i", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    shape, layout = sorted(err.splitlines(), key=lambda line: "pictures" in line)
+    assert f"{tmp_path / '000.npy'}" in shape
+    assert shape.endswith("(and 39 more like it)")
+    assert layout.endswith("(and 39 more like it)")
 
 
-def test_layout_is_told_from_the_channels() -> None:
-    assert image_shape(tensor(-1, 3, 20, 30), None) == ("NCHW", 3, 20, 30)
-    assert image_shape(tensor(1, 20, 30, 1), None) == ("NHWC", 1, 20, 30)
-    assert image_shape(tensor(1, 3, 20, 3), "NHWC") == ("NHWC", 3, 3, 20)
-    for shape in [(1, 3, 20, 3), (1, 7, 20, 7)]:
-        with pytest.raises(InputError, match="--layout"):
-            image_shape(tensor(*shape), None)
-    with pytest.raises(InputError, match="takes no images"):
-        image_shape(tensor(1, 16), None)
+def test_errors_of_many_kinds_are_counted_in_the_end() -> None:
+    lines: list[str] = []
+    failures = Failures(lines.append)
+    for index in range(30):
+        for letter in "abcdefghijklmno":
+            failures.add(f"{index}.npy", ValueError(f"{letter * 3} of {index}"))
+    failures.report()
+    assert failures.count == 450
+    assert lines[0] == "0.npy: aaa of 0 (and 29 more like it)"
+    assert lines[-1] == "150 errors of other kinds"
+    assert len(lines) == 11
 
 
-def test_unequal_rows_are_refused(tmp_path: Path) -> None:
-    inputs = [tensor(-1, 2), TensorInfo("y", ("y",), (-1, 3), np.dtype(np.float32))]
-    reader = Reader(inputs, "rows", ImageOptions())
-    np.savez(tmp_path / "unequal.npz", x=np.zeros((2, 2)), y=np.zeros((3, 3)))
-    with pytest.raises(InputError, match="same number of rows"):
-        reader.read(tmp_path / "unequal.npz")
+@pytest.mark.parametrize("kind", ["jsonl", "npz", "-"])
+def test_an_interrupt_keeps_the_results_so_far(
+    tiny_mlp: Path,
+    rows: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    done = 0
+    original = _interrupts.held
+
+    @contextlib.contextmanager
+    def interrupted() -> Iterator[None]:
+        nonlocal done
+        done += 1
+        with original():
+            if done == 10:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)  # which is when Python hears of it
+            yield
+
+    monkeypatch.setattr("ovengine.cli._outputs.held", interrupted)
+    out = kind if kind == "-" else str(tmp_path / f"out.{kind}")
+    assert main(["infer", "-m", str(tiny_mlp), "-i", str(rows), "-o", out]) == 130
+    text, err = capsys.readouterr()
+    assert err == "ovengine: interrupted\n"
+    if kind == "npz":
+        with np.load(out) as results:
+            assert results["source"].tolist() == [f"{rows}:{row}" for row in range(10)]
+            close(results["y"], plain(tiny_mlp, np.load(rows)[:10]))
+    else:
+        lines = json_lines(text if kind == "-" else Path(out).read_text())
+        assert [line["row"] for line in lines] == list(range(10))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({rows.name, *({Path(out).name} - {"-"})})
+
+
+def test_an_interrupt_is_heard_while_a_model_is_compiled(tiny_mlp: Path, rows: Path) -> None:
+    slow = (
+        "import sys, time, ovengine; from ovengine.cli import main\n"
+        "def load(*args, **kwargs): print('loading', flush=True); time.sleep(600)\n"
+        "ovengine.load = load\n"
+        "sys.exit(main())"
+    )
+    command = [sys.executable, "-c", slow, "infer", "-m", str(tiny_mlp), "-i", str(rows)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (130, "ovengine: interrupted\n")
+
+
+def test_a_full_disk_leaves_whole_lines(tiny_mlp: Path, rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    # No file of more than 16 blocks of 512 bytes, as on a disk that is full; the shell ignores the signal.
+    limited = f"trap '' XFSZ; ulimit -f 16; exec {sys.executable} -m ovengine infer -m {tiny_mlp} -i {rows} -o {out}"
+    done = subprocess.run(["/bin/sh", "-c", limited], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"ovengine: cannot write {out}: File too large\n"
+    lines = json_lines(out.read_text())
+    assert 10 < len(lines) < 100
+    assert [line["row"] for line in lines] == list(range(len(lines)))
+    full = f"{sys.executable} -m ovengine infer -m {tiny_mlp} -i {rows} > /dev/full"
+    done = subprocess.run(["/bin/sh", "-c", full], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "ovengine: cannot write to standard output: No space left on device\n"
+
+
+def test_a_file_that_was_there_stays_until_the_results_are_complete(
+    tiny_mlp: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.npz"
+    np.savez(out, before=np.ones(1))
+    out.chmod(0o640)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_outputs, "_save_npz", fail)
+        assert main(["infer", "-m", str(tiny_mlp), "-i", str(rows), "-o", str(out)]) == 1
+    assert f"cannot write {out}: No space left on device" in capsys.readouterr().err
+    with np.load(out) as results:
+        assert results.files == ["before"]
+    assert main(["infer", "-m", str(tiny_mlp), "-i", str(rows), "-o", str(out)]) == 0
+    with np.load(out) as results:
+        assert len(results["y"]) == 100
+    assert out.stat().st_mode & 0o777 == 0o640
+    assert {path.name for path in tmp_path.iterdir()} == {"out.npz", "rows.npy"}
+
+
+def test_names_that_are_not_utf8_are_read_and_written(
+    tiny_mlp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/r\xff\xe4.npy")
+    np.save(name, np.ones((2, 16), np.float32))
+    assert main(["infer", "-m", str(tiny_mlp), "-i", name]) == 0
+    out, err = capsys.readouterr()
+    assert [line["source"] for line in json_lines(out)] == [name, name]
+    assert err == ""
+    for kind in ("npz", "jsonl"):
+        target = os.fsdecode(os.fsencode(tmp_path) + b"/o\xff." + kind.encode())
+        assert main(["infer", "-m", str(tiny_mlp), "-i", name, "-o", target]) == 0
+        assert os.path.getsize(target)
+    with np.load(os.fsdecode(os.fsencode(tmp_path) + b"/o\xff.npz")) as results:
+        assert results["source"].tolist() == [f"{name}:0", f"{name}:1"]

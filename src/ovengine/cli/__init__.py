@@ -21,7 +21,7 @@ from importlib.metadata import version
 from typing import TextIO
 
 from ovengine import plugins
-from ovengine.cli import _bench, _devices, _infer, _plugins, _streams, _tune
+from ovengine.cli import _bench, _devices, _infer, _interrupts, _plugins, _streams, _tune
 from ovengine.cli._parser import EXIT_STATUS, Parser
 from ovengine.errors import OvengineError
 
@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 _streams.say(_one_line(error))
             status = 1
-        return status if _streams.finish() else status or 1
+        status = status if _streams.finish() else status or 1
+        _interrupts.leave(status)
+        return status
 
 
 def make_parser() -> Parser:

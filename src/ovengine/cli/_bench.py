@@ -34,6 +34,7 @@ from ovengine.cli._options import (
     parse_shapes,
     positive,
 )
+from ovengine.cli._progress import Progress
 from ovengine.errors import ConfigError, InferenceError
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     draw = _plotter(args.plot) if args.plot else None
     with ExitStack() as stack:
-        model = stack.enter_context(load_model(args))
+        progress = stack.enter_context(Progress())
+        model = stack.enter_context(load_model(args, progress))
         model.wait_ready()
         plan = model.plan
         data = make_data(plan, args.batch, args.data_shape, args.seed)

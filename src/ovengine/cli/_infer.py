@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future as ReadFuture
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import ovengine
 from ovengine._load_generator import default_window
-from ovengine.cli._inputs import Reader, Request, add_image_options, find_files, image_options
+from ovengine.cli._failures import Failures
+from ovengine.cli._files import Source, check_writable, find_sources
+from ovengine.cli._inputs import Reader, Request
 from ovengine.cli._options import add_model_options, at_least, load_model
-from ovengine.cli._outputs import Writer, open_writer
-from ovengine.errors import EngineClosed, OvengineError, QueueFull
+from ovengine.cli._outputs import Writer, make_writer
+from ovengine.cli._pictures import add_image_options, image_options
+from ovengine.cli._progress import Progress
+from ovengine.errors import EngineClosed, InputError, OvengineError, QueueFull
 
 READERS = min(4, os.cpu_count() or 1)
+# Beyond that, files are not looked into only to count their rows.
+MOST_COUNTED = 1000
 
 
 def add_command(
@@ -36,31 +40,54 @@ def add_command(
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "-i", "--input", metavar="INPUT", nargs="+", type=Path, required=True, help="files or directories"
+        "-i", "--input", metavar="INPUT", nargs="+", action="extend", required=True, help="files or directories"
     )
     parser.add_argument(
         "-o", "--output", metavar="OUT", help="FILE.npz or FILE.jsonl (default: JSON lines to standard output)"
     )
     parser.add_argument("--window", metavar="N", type=at_least(1), help="most requests in flight")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     add_image_options(parser)
     add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; a file that cannot be read costs a line and the exit status, not the other files."""
-    files = find_files(args.input)
-    writer = open_writer(args.output)
-    with load_model(args) as model:
-        reader = Reader(model.inputs, model.plan.mode, image_options(args))
+    sources = find_sources(args.input)
+    writer = make_writer(args.output)
+    if writer.path is not None:
+        check_writable([writer.path])
+    with Progress(quiet=args.quiet) as progress, contextlib.ExitStack() as stack:
+        model = load_model(args, progress)
+        # After a Ctrl-C, too, nothing is waited for that nobody will see.
+        stack.callback(model.close, 0)
+        reader = Reader(model.plan, image_options(args))
+        failures = Failures(progress.say)
+        stack.callback(failures.report)
+        with contextlib.suppress(InputError):  # told of each picture when it is read
+            if advice := reader.advice(sources[0]):
+                progress.say(advice)
+        progress.stage(f"running {model.name}", _total(reader, sources), "requests")
+        stack.enter_context(writer)
         window = args.window or default_window(model.plan)
-        with writer, _Progress(reader, files, quiet=args.quiet) as progress:
-            _run_all(model, files, reader, writer, window, progress)
-    return 1 if progress.failures else 0
+        _run_all(model, _read_ahead(sources, reader.read, failures), writer, window, progress, failures)
+    return 1 if failures.count else 0
+
+
+def _total(reader: Reader, sources: list[Source]) -> int | None:
+    if len(sources) > MOST_COUNTED:
+        return None
+    counts = [reader.count(source) for source in sources]
+    return None if None in counts else sum(filter(None, counts))
 
 
 def _run_all(
-    model: ovengine.Model, files: list[Path], reader: Reader, writer: Writer, window: int, progress: _Progress
+    model: ovengine.Model,
+    requests: Iterable[Request],
+    writer: Writer,
+    window: int,
+    progress: Progress,
+    failures: Failures,
 ) -> None:
     pending: deque[tuple[Request, ovengine.Future]] = deque()
 
@@ -68,13 +95,13 @@ def _run_all(
         request, future = pending.popleft()
         try:
             result = future.result()
-            writer.write(request, dict(result))
         except OvengineError as error:
-            progress.failed(request.source, error)
+            failures.add(request.name, error)
         else:
-            progress.done()
+            writer.write(request, dict(result))
+        progress.advance()
 
-    for request in _read_ahead(files, reader.read, progress.failed):
+    for request in requests:
         if len(pending) == window:
             finish_oldest()
         try:
@@ -83,7 +110,8 @@ def _run_all(
         except EngineClosed:
             raise
         except OvengineError as error:
-            progress.failed(request.source, error)
+            failures.add(request.name, error)
+            progress.advance()
         else:
             pending.append((request, future))
     while pending:
@@ -99,55 +127,26 @@ def _submit(model: ovengine.Model, request: Request) -> ovengine.Future | None:
 
 
 def _read_ahead(
-    files: Iterable[Path],
-    read: Callable[[Path], Iterable[Request]],
-    failed: Callable[[str, OvengineError], None],
+    sources: Iterable[Source], read: Callable[[Source], Iterable[Request]], failures: Failures
 ) -> Iterator[Request]:
-    """Yield the requests of all files in order; a few files are read ahead, in threads."""
-    reading: deque[tuple[Path, ReadFuture[Iterable[Request]]]] = deque()
+    """Yield all requests in the order of the sources; a few of these are read ahead, in threads."""
+    reading: deque[tuple[Source, ReadFuture[Iterable[Request]]]] = deque()
 
     def finish_oldest() -> Iterable[Request]:
-        path, future = reading.popleft()
+        source, future = reading.popleft()
         try:
             return future.result()
         except OvengineError as error:
-            failed(str(path), error)
+            failures.add(str(source), error)
             return ()
 
-    with ThreadPoolExecutor(READERS, thread_name_prefix="ovengine-read") as threads:
-        for path in files:
+    threads = ThreadPoolExecutor(READERS, thread_name_prefix="ovengine-read")
+    try:
+        for source in sources:
             if len(reading) == 2 * READERS:
                 yield from finish_oldest()
-            reading.append((path, threads.submit(read, path)))
+            reading.append((source, threads.submit(read, source)))
         while reading:
             yield from finish_oldest()
-
-
-class _Progress:
-    """A progress bar on standard error where that is a terminal, and lines about failures."""
-
-    def __init__(self, reader: Reader, files: list[Path], *, quiet: bool) -> None:
-        counts = [reader.count(path) for path in files]
-        self._total = None if None in counts else sum(count for count in counts if count is not None)
-        self._quiet = quiet
-        self.failures = 0
-
-    def __enter__(self) -> _Progress:
-        from tqdm import tqdm
-
-        # disable=None: not where standard error is no terminal.
-        self._bar: Any = tqdm(total=self._total, unit="req", disable=True if self._quiet else None, file=sys.stderr)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.close()
-
-    def done(self) -> None:
-        """Count one result."""
-        self._bar.update()
-
-    def failed(self, source: str, error: OvengineError) -> None:
-        """Report one failure."""
-        self.failures += 1
-        text = " ".join(str(error).split())
-        self._bar.write(f"ovengine: {text if source in text else f'{source}: {text}'}", file=sys.stderr)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)

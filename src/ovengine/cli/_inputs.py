@@ -1,27 +1,30 @@
-"""Files to requests: images, `.npy`, `.npz` and directories of them."""
+"""Files to requests: pictures, `.npy`, `.npz` and raw `.bin` files."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ovengine.cli._options import missing_extra
+from ovengine.cli._files import ARRAYS, Source
+from ovengine.cli._pictures import ImageOptions, image_shape, picture_input, resized_shape
 from ovengine.errors import InputError
+from ovengine.plan import is_number
 
 if TYPE_CHECKING:
-    from ovengine.plan import Mode, TensorInfo
+    from ovengine.plan import Plan, TensorInfo
 
 Array = npt.NDArray[Any]
-Layout = Literal["NCHW", "NHWC"]
 
-IMAGES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-ARRAYS = frozenset({".npy", ".npz"})
+# Checks of the batch axis that say nothing against rows that stand for themselves. (`BatchAxis.failed`)
+_HARMLESS = (None, "input shapes", "state")
 
 
 @dataclass(frozen=True)
@@ -32,180 +35,170 @@ class Request:
     row: int | None
     inputs: Mapping[str, Array]
 
-
-def find_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the files, directories replaced by the images and arrays in them in order of name.
-
-    Raises:
-        InputError: a path does not exist, is of no known kind, or a directory holds nothing to read.
-    """
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(
-                file for file in path.iterdir() if file.suffix.lower() in IMAGES | ARRAYS and file.is_file()
-            )
-            if not inside:
-                raise InputError(f"no images, .npy or .npz files in directory {path}")
-            files += inside
-        elif not path.exists():
-            raise InputError(f"no such input: {path}")
-        elif path.suffix.lower() not in IMAGES | ARRAYS:
-            raise InputError(f"{path} is no input: images ({_suffixes(IMAGES)}), .npy, .npz or a directory of those")
-        else:
-            files.append(path)
-    return files
-
-
-def _suffixes(suffixes: Iterable[str]) -> str:
-    return ", ".join(sorted(suffixes))
-
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """How a picture becomes an input: `(x - mean) / scale` per channel, x being 0..255 in RGB order.
-
-    layout: None takes it from the input's shape. bgr: the model wants its channels in the other order.
-    """
-
-    layout: Layout | None = None
-    mean: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
-    bgr: bool = False
-
-
-def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `image_options` reads."""
-    images = parser.add_argument_group(
-        "images", "Resized to the model's height and width; RGB, 0..255, unless changed here."
-    )
-    images.add_argument("--layout", choices=["NCHW", "NHWC"], help="of the model's input (default: from its shape)")
-    images.add_argument(
-        "-imean", "--mean", metavar="R,G,B", type=_numbers, default=(), help="subtracted from each channel"
-    )
-    images.add_argument(
-        "-iscale", "--scale", metavar="R,G,B", type=_scales, default=(), help="divides each channel, after the mean"
-    )
-    images.add_argument("--bgr", action="store_true", help="the model wants BGR")
-
-
-def image_options(args: argparse.Namespace) -> ImageOptions:
-    """As given on the command line."""
-    return ImageOptions(args.layout, args.mean, args.scale, args.bgr)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    numbers = tuple(float(part) for part in text.strip("[]").split(","))
-    if len(numbers) not in (1, 3):
-        raise argparse.ArgumentTypeError(f"{text!r}: one number, or three separated by commas")
-    return numbers
-
-
-def _scales(text: str) -> tuple[float, ...]:
-    numbers = _numbers(text)
-    if 0 in numbers:
-        raise argparse.ArgumentTypeError(f"{text!r}: cannot divide by 0")
-    return numbers
+    @property
+    def name(self) -> str:
+        """The source, with the row."""
+        return self.source if self.row is None else f"{self.source}:{self.row}"
 
 
 class Reader:
-    """Reads files as requests for one model. Thread-safe."""
+    """Reads files as requests for one model. Thread-safe.
 
-    def __init__(self, inputs: Sequence[TensorInfo], mode: Mode, images: ImageOptions) -> None:
-        self._inputs = inputs
-        self._by_row = mode == "rows"
+    A file of n rows is n requests. Where the plan has a batch axis, the rows are along it. Elsewhere they are along the
+    first dimension, if the model has a 1 there, or anything, or the arrays have one dimension more than the model.
+    """
+
+    def __init__(self, plan: Plan, images: ImageOptions) -> None:
+        self._inputs = plan.inputs
+        self._by_name = {name: tensor for tensor in plan.inputs for name in tensor.names}
+        self._by_row = plan.mode == "rows"
         self._images = images
+        axes = plan.axis.inputs if plan.axis is not None else ()
+        # Not where trial runs have shown that what is along the first dimension belongs together.
+        apart = plan.axis is None or plan.axis.failed in _HARMLESS
+        self._dynamic_rows = {
+            tensor.name for index, tensor in enumerate(plan.inputs) if apart and (not axes or axes[index] == 0)
+        }
 
-    def count(self, path: Path) -> int | None:
-        """Requests that the file will give; None where that takes reading all of it."""
-        if path.suffix.lower() == ".npz" and self._by_row:
+    def count(self, source: Source) -> int | None:
+        """Requests that it will give; None where that takes reading all of it."""
+        if any(path.suffix.lower() == ".npz" for _, path in source.paths):
             return None
-        if path.suffix.lower() == ".npy" and self._by_row:
-            try:
-                array = _load_numpy(path)
-            except InputError:
-                return 1  # reported when it is read for its values
-            tensor = self._inputs[0]
-            return array.shape[_row_axis(tensor) or 0] if array.ndim == self._rank(tensor) else 1
-        return 1
+        if source.path.suffix.lower() not in ARRAYS:
+            return 1
+        try:
+            tensor = self._input(source.paths[0][0], source.path)
+            rows = self._rows({tensor.name: self._load(source.path, tensor)}, source)
+            return 1 if rows is None else rows
+        except InputError:
+            return 1  # reported when it is read for its values
 
-    def read(self, path: Path) -> Iterable[Request]:
-        """Requests of a file: one per row where the model runs rows, one per file otherwise.
+    def read(self, source: Source) -> Iterable[Request]:
+        """Requests of a source: one for each row.
 
         Raises:
-            InputError: the file cannot be read, or does not fit the model's inputs.
+            InputError: a file cannot be read, or does not fit the model's inputs.
         """
-        suffix = path.suffix.lower()
-        if suffix == ".npy":
-            return self._requests(path, {self._only_input(path).name: _load_numpy(path)})
-        if suffix == ".npz":
-            return self._requests(path, _load_numpy(path))
-        return [Request(str(path), None, {self._only_input(path).name: self._read_image(path)})]
+        arrays: dict[str, Array] = {}
+        for name, path in source.paths:
+            if path.suffix.lower() == ".npz" and name is None:
+                arrays |= _load_npz(path)
+            else:
+                tensor = self._input(name, path)
+                arrays[tensor.name] = self._load(path, tensor)
+        unknown = [name for name in arrays if name not in self._by_name]
+        if unknown:
+            raise InputError(f"{source}: the model has no input {unknown[0]!r}, but {', '.join(self._by_name)}")
+        return self._requests(source, arrays)
 
-    def _only_input(self, path: Path) -> TensorInfo:
+    def advice(self, source: Source) -> str | None:
+        """Of a picture for a model that takes any size: how to have it resized. None where there is nothing to say.
+
+        Raises:
+            InputError: the model takes no pictures.
+        """
+        name, path = source.paths[0]
+        if path.suffix.lower() in ARRAYS:
+            return None
+        tensor = self._input(name, path)
+        shape = image_shape(tensor, self._images.layout)
+        if shape.has_size:
+            return None
+        prefix = tensor.name if len(self._inputs) > 1 else ""
+        return (
+            f"input {tensor} has no fixed height and width, so pictures keep their sizes; "
+            f"to resize and batch them give -shape '{prefix}{resized_shape(shape, path)}'"
+        )
+
+    def _input(self, name: str | None, path: Path) -> TensorInfo:
+        """The one of that name, or the only one."""
+        if name in self._by_name:
+            return self._by_name[name]
+        names = ", ".join(tensor.name for tensor in self._inputs)
+        if name is not None:
+            raise InputError(f"{path}: the model has no input {name!r}, but {names}")
         if len(self._inputs) > 1:
-            names = ", ".join(tensor.name for tensor in self._inputs)
             raise InputError(
-                f"{path}: the model has {len(self._inputs)} inputs ({names}); give an .npz with these names"
+                f"{path}: the model has {len(self._inputs)} inputs ({names}); "
+                "name one for each file (NAME:FILE,NAME:FILE), or give an .npz with these names"
             )
         return self._inputs[0]
 
-    def _rank(self, tensor: TensorInfo) -> int | None:
-        return None if tensor.shape is None else len(tensor.shape)
-
-    def _requests(self, path: Path, arrays: Mapping[str, Array]) -> Iterator[Request]:
-        known = {name: tensor for tensor in self._inputs for name in tensor.names}
-        for name in arrays:
-            if name not in known:
-                raise InputError(f"{path}: the model has no input {name!r}, but {', '.join(known)}")
-        axes = {name: axis for name in arrays if (axis := _row_axis(known[name])) is not None}
-        full = {name for name in axes if arrays[name].ndim == self._rank(known[name])}
-        if not self._by_row or not full:
-            return iter([Request(str(path), None, arrays)])
-        rows = {arrays[name].shape[axes[name]] for name in full}
-        if len(full) < len(axes) or len(rows) > 1:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-            raise InputError(f"{path}: all inputs need the same number of rows: {shapes}")
-        return (
-            Request(str(path), row, {n: a.take(row, axes[n]) if n in axes else a for n, a in arrays.items()})
-            for row in range(rows.pop())
-        )
-
-    def _read_image(self, path: Path) -> Array:
-        try:
-            from PIL import Image
-        except ImportError:
-            raise missing_extra("Pillow", "images", f"reading {path}") from None
-        tensor = self._inputs[0]
-        layout, channels, height, width = image_shape(tensor, self._images.layout)
-        try:
-            with Image.open(path) as opened:
-                picture = opened.convert("L" if channels == 1 else "RGB")
-                if height > 0 and width > 0:
-                    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-                pixels = np.asarray(picture)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path}: not a readable image ({error})") from error
-        pixels = pixels.reshape(*pixels.shape[:2], channels)
-        return self._normalise(pixels, tensor, layout)
-
-    def _normalise(self, pixels: Array, tensor: TensorInfo, layout: Layout) -> Array:
-        options = self._images
-        if options.bgr:
-            pixels = pixels[..., ::-1]
-        if options.mean or options.scale:
-            pixels = pixels.astype(np.float32)
-            if options.mean:
-                pixels -= np.asarray(options.mean, np.float32)
-            if options.scale:
-                pixels /= np.asarray(options.scale, np.float32)
-        if np.issubdtype(tensor.dtype, np.floating):
-            pixels = pixels.astype(tensor.dtype, copy=False)
-        if layout == "NCHW":
-            pixels = pixels.transpose(2, 0, 1)
+    def _load(self, path: Path, tensor: TensorInfo) -> Array:
+        suffix = path.suffix.lower()
+        if suffix == ".npy":
+            return _load_npy(path)
+        if suffix == ".npz":
+            raise InputError(f"{path}: the arrays of an .npz have names of their own; give it without {tensor.name!r}")
+        if suffix == ".bin":
+            return self._load_raw(path, tensor)
+        pixels = picture_input(path, tensor, self._images)
         # A model that does not run rows takes its static shape whole, batch dimension of 1 included.
         whole = not self._by_row and tensor.shape is not None and len(tensor.shape) == 4
         return pixels[np.newaxis] if whole else pixels
+
+    def _load_raw(self, path: Path, tensor: TensorInfo) -> Array:
+        """The values as they lie in memory, of one row or several."""
+        axis = _row_axis(tensor) if self._by_row else None
+        row = [length for place, length in enumerate(tensor.shape or ()) if place != axis]
+        if tensor.shape is None or min(row, default=1) < 0 or not _has_whole_bytes(tensor):
+            raise InputError(f"{path}: input {tensor} has no fixed number of bytes; give -shape, or an .npy file")
+        size, row_bytes = _size(path), math.prod(row) * tensor.dtype.itemsize
+        rows = size // row_bytes if row_bytes else 0
+        if not rows or size % row_bytes:
+            raise InputError(f"{path}: {size} bytes are no rows of input {tensor}, which have {row_bytes} bytes each")
+        values = np.memmap(path, tensor.dtype, "r").reshape(rows, *row)
+        if axis is not None:
+            return np.moveaxis(values, 0, axis)
+        return values if rows > 1 else values[0]
+
+    def _requests(self, source: Source, arrays: Mapping[str, Array]) -> Iterator[Request]:
+        rows = self._rows(arrays, source)
+        if rows is None:
+            return iter([Request(str(source), None, arrays)])
+        return (
+            Request(str(source), row, {name: self._row(name, array, row) for name, array in arrays.items()})
+            for row in range(rows)
+        )
+
+    def _row(self, name: str, array: Array, row: int) -> Array:
+        tensor = self._by_name[name]
+        if self._by_row:
+            axis = _row_axis(tensor)
+            return array if axis is None else array.take(row, axis)
+        return array[row] if array.ndim > self._rank(tensor) else array[row : row + 1]
+
+    def _rows(self, arrays: Mapping[str, Array], source: Source) -> int | None:
+        """How many requests they are, or None where they are one as they stand. Raises InputError."""
+        rows_of = self._rows_along_axis if self._by_row else self._rows_in_front
+        found = {name: rows_of(array, self._by_name[name]) for name, array in arrays.items()}
+        counts = {count for count in found.values() if count is not None}
+        if not counts:
+            return None
+        mixed = any(
+            count is None and not (self._by_row and _row_axis(self._by_name[name]) is None)
+            for name, count in found.items()
+        )
+        if mixed or len(counts) > 1:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise InputError(f"{source}: all inputs need the same number of rows: {shapes}")
+        return counts.pop()
+
+    def _rows_along_axis(self, array: Array, tensor: TensorInfo) -> int | None:
+        axis = _row_axis(tensor)
+        return None if axis is None or array.ndim != self._rank(tensor) else int(array.shape[axis])
+
+    def _rows_in_front(self, array: Array, tensor: TensorInfo) -> int | None:
+        rank = self._rank(tensor)
+        if array.ndim == rank + 1:
+            return len(array)
+        if not rank or array.ndim != rank or tensor.shape is None:
+            return None
+        may_be_rows = tensor.shape[0] == 1 or (tensor.shape[0] < 0 and tensor.name in self._dynamic_rows)
+        return len(array) if may_be_rows and len(array) != 1 else None
+
+    def _rank(self, tensor: TensorInfo) -> int:
+        return len(tensor.shape or ())
 
 
 def _row_axis(tensor: TensorInfo) -> int | None:
@@ -214,32 +207,46 @@ def _row_axis(tensor: TensorInfo) -> int | None:
     return shape.index(-1) if -1 in shape else None
 
 
-def image_shape(tensor: TensorInfo, layout: Layout | None) -> tuple[Layout, int, int, int]:
-    """Layout, channels, height and width that an input of an image model has; -1 where dynamic.
-
-    Raises:
-        InputError: the input has no shape of an image, or its layout cannot be told from it.
-    """
-    shape = tensor.shape or ()
-    if len(shape) not in (3, 4):
-        raise InputError(f"input {tensor} takes no images: it has {len(shape)} dimensions, not N,C,H,W or N,H,W,C")
-    first, *middle, last = shape[-3:]
-    if layout is None:
-        fits = {"NCHW": first in (1, 3), "NHWC": last in (1, 3)}
-        if fits["NCHW"] == fits["NHWC"]:
-            raise InputError(f"cannot tell the layout of input {tensor}; give --layout NCHW or NHWC")
-        layout = "NCHW" if fits["NCHW"] else "NHWC"
-    if layout == "NCHW":
-        return layout, first, middle[0], last
-    return layout, last, first, middle[0]
+def _has_whole_bytes(tensor: TensorInfo) -> bool:
+    """Whether the array of an input holds its values one by one: not packed, and no text."""
+    return is_number(tensor.element_type) or tensor.element_type.startswith(("bf16", "f8"))
 
 
-def _load_numpy(path: Path) -> Any:
-    """An array of a `.npy`, not read before it is used, or the arrays of a `.npz` by name."""
+def _size(path: Path) -> int:
     try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _load_npy(path: Path) -> Array:
+    """Not read before it is used."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds several arrays, as an .npz does")
+        return array
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable NumPy file ({error})") from error
+        raise _unreadable(path, error) from error
+
+
+def _load_npz(path: Path) -> dict[str, Array]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("it holds one array, as an .npy does")
+        with archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, EOFError):
+        reason = "the file is empty"
+    elif "pickled" in reason:  # what NumPy takes all for that it does not know
+        reason = "it is in another format"
+    elif "mmap length" in reason or "EOF" in reason or "zip file" in reason:
+        reason = "the file is truncated"
+    return InputError(f"{path}: not a readable NumPy file ({reason})")

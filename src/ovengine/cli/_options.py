@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ovengine
+from ovengine.cli._interrupts import interruptible
+from ovengine.cli._progress import Progress
 from ovengine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,23 +87,26 @@ def openvino_properties(args: argparse.Namespace) -> dict[str, str]:
     return {name: value for name, value in named.items() if value is not None} | dict(args.config)
 
 
-def load_model(args: argparse.Namespace) -> ovengine.Model:
+def load_model(args: argparse.Namespace, progress: Progress) -> ovengine.Model:
     """Load the model with the options of `add_model_options`; the caller closes it."""
-    return ovengine.load(
-        Path(args.model),
-        device=args.device,
-        hint=args.hint,
-        config=openvino_properties(args),
-        shapes=args.shape,
-        loader=args.loader,
-        device_selector=args.device_selector,
-        batcher=args.batcher,
-        scheduler=args.scheduler,
-        max_batch_size=args.max_batch_size,
-        max_queue_delay_us=args.max_queue_delay_us,
-        max_queue_size=args.max_queue_size,
-        memory_limit=args.memory_limit,
-        profile=args.profile,
+    progress.stage(f"loading {args.model}")
+    return interruptible(
+        lambda: ovengine.load(
+            Path(args.model),
+            device=args.device,
+            hint=args.hint,
+            config=openvino_properties(args),
+            shapes=args.shape,
+            loader=args.loader,
+            device_selector=args.device_selector,
+            batcher=args.batcher,
+            scheduler=args.scheduler,
+            max_batch_size=args.max_batch_size,
+            max_queue_delay_us=args.max_queue_delay_us,
+            max_queue_size=args.max_queue_size,
+            memory_limit=args.memory_limit,
+            profile=args.profile,
+        )
     )
 
 

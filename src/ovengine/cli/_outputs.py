@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ovengine.cli._files import replaced
 from ovengine.cli._inputs import Request
+from ovengine.cli._interrupts import held
 from ovengine.errors import ConfigError
 
 Outputs = Mapping[Any, npt.NDArray[Any]]
 
 
 class Writer(AbstractContextManager["Writer"], ABC):
-    """Takes the results of requests in order; what it wrote is complete when the context ends."""
+    """Takes the results of requests in order; those that it took are kept however the context ends.
+
+    path: None for standard output.
+    """
+
+    path: Path | None
 
     @abstractmethod
     def write(self, request: Request, outputs: Outputs) -> None:
-        """Take one result; the arrays are the writer's from then on."""
+        """Take one result; the arrays are the writer's from then on. Raises ConfigError where it cannot be written."""
 
 
-def open_writer(target: str | None) -> Writer:
+def make_writer(target: str | None) -> Writer:
     """Choose by the name: `.npz`; `.jsonl` or `.json`; None or `-` is JSON lines on standard output.
 
     Raises:
-        ConfigError: another name, or a directory that does not exist.
+        ConfigError: another name.
     """
     if target is None or target == "-":
-        return JsonLines(None)
+        return JsonLinesOut()
     path = Path(target)
-    if not path.parent.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no directory {path.parent}")
     if path.suffix == ".npz":
         return Npz(path)
     if path.suffix in (".jsonl", ".json"):
@@ -53,16 +60,18 @@ class Npz(Writer):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._sources: list[str] = []
         self._outputs: dict[str, list[npt.NDArray[Any]]] = {}
 
     def write(self, request: Request, outputs: Outputs) -> None:
         """Keep the result until the end."""
-        self._sources.append(request.source if request.row is None else f"{request.source}:{request.row}")
-        for name, array in outputs.items():
-            # A copy: a result is a view that keeps a whole batch alive.
-            self._outputs.setdefault(name, []).append(np.array(array))
+        # A copy: a result is a view that keeps a whole batch alive.
+        copies = {name: np.array(array) for name, array in outputs.items()}
+        with held():
+            self._sources.append(request.name)
+            for name, array in copies.items():
+                self._outputs.setdefault(name, []).append(array)
 
     def __exit__(self, *exc: object) -> None:
         """Write the file, also when an error ended the run early: what was computed is kept."""
@@ -74,7 +83,9 @@ class Npz(Writer):
                 arrays[name] = np.stack(rows)
             else:
                 arrays |= {f"{name}/{index}": row for index, row in enumerate(rows)}
-        _save_npz(self._path, arrays)
+        assert self.path is not None
+        with held(), replaced(self.path) as part:
+            _save_npz(part, arrays)
 
 
 def _save_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -85,34 +96,70 @@ def _save_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-class JsonLines(Writer):
-    """One object per request: `source`, `row` where the file held several, and `outputs` as nested lists.
+class JsonLinesOut(Writer):
+    """One object per request on standard output: `source`, `row` where the file held several, and `outputs` as lists.
 
     Values that JSON does not have (NaN, infinities) become null.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._file: TextIO = sys.stdout
-
-    def __enter__(self) -> JsonLines:
-        """Open the file."""
-        if self._path is not None:
-            self._file = self._path.open("w", encoding="utf-8")
-        return self
+    path = None
 
     def __exit__(self, *exc: object) -> None:
-        """Close the file; standard output stays open."""
-        if self._path is not None:
-            self._file.close()
+        """Standard output stays open."""
 
     def write(self, request: Request, outputs: Outputs) -> None:
         """Write the line at once."""
-        line: dict[str, Any] = {"source": request.source}
-        if request.row is not None:
-            line["row"] = request.row
-        line["outputs"] = {name: _to_lists(array) for name, array in outputs.items()}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        line = _json_line(request, outputs)
+        try:
+            with held():
+                sys.stdout.write(line)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ConfigError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+class JsonLines(Writer):
+    """The same lines in a file, which holds whole lines only, whatever happens."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path = path
+        self._file: FileIO | None = None
+
+    def __enter__(self) -> JsonLines:
+        """Open the file."""
+        self._file = FileIO(self.path, "w")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the file."""
+        assert self._file is not None
+        self._file.close()
+
+    def write(self, request: Request, outputs: Outputs) -> None:
+        """Write the line at once."""
+        assert self._file is not None
+        rest = memoryview(_json_line(request, outputs).encode())
+        size = len(rest)
+        try:
+            with held():
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+        except (OSError, KeyboardInterrupt) as error:
+            if rest:
+                with contextlib.suppress(OSError):  # a pipe keeps what it has
+                    self._file.truncate(self._file.tell() - (size - len(rest)))
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise ConfigError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+def _json_line(request: Request, outputs: Outputs) -> str:
+    line: dict[str, Any] = {"source": request.source}
+    if request.row is not None:
+        line["row"] = request.row
+    line["outputs"] = {name: _to_lists(array) for name, array in outputs.items()}
+    return json.dumps(line, allow_nan=False) + "\n"
 
 
 def _to_lists(array: npt.NDArray[Any]) -> Any:

@@ -15,7 +15,7 @@ LEAST_TEXT = 24
 
 
 def columns() -> int:
-    """Of the terminal, or of COLUMNS; 80 where there is neither."""
+    """Of standard output's terminal, or of COLUMNS; 80 where there is neither."""
     return max(LEAST_COLUMNS, shutil.get_terminal_size((80, 24)).columns)
 
 

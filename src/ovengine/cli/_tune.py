@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import ovengine
 from ovengine.cli import _streams
-from ovengine.cli._inputs import Reader, add_image_options, find_files, image_options
+from ovengine.cli._files import find_sources
+from ovengine.cli._inputs import Reader
 from ovengine.cli._options import (
     add_plugin_options,
     add_source_options,
@@ -20,6 +20,8 @@ from ovengine.cli._options import (
     parse_shapes,
     positive,
 )
+from ovengine.cli._pictures import add_image_options, image_options
+from ovengine.cli._progress import Progress
 from ovengine.errors import ConfigError
 from ovengine.tuner import MOST_DATA
 
@@ -69,7 +71,7 @@ def add_command(
         "--data",
         metavar="INPUT",
         nargs="+",
-        type=Path,
+        action="extend",
         help=f"images, .npy, .npz or directories, the first {MOST_DATA} requests of them (default: random numbers)",
     )
     data.add_argument("-data_shape", metavar="SHAPE", type=parse_shapes, help="of random data, for dynamic dimensions")
@@ -102,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
         "device_selector": args.device_selector,
         "scheduler": args.scheduler,
     }
-    with _Progress(quiet=args.quiet) as progress:
+    with Progress(quiet=args.quiet) as progress:
+        progress.stage("loading", 1.0)
         tuning = ovengine.tune(
             Path(args.model),
             p99_ms=args.p99,
@@ -111,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             seconds=args.seconds,
             precision=args.precision,
             tolerance=args.tolerance,
-            progress=progress.show,
+            progress=progress.update,
             **arguments,
         )
     files = _write(tuning, prefix)
@@ -125,8 +128,8 @@ def run(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace, arguments: Mapping[str, Any]) -> list[Any]:
     """The requests of the files: all of them are in memory while the clock runs."""
     with ovengine.load(Path(args.model), **arguments) as model:
-        reader = Reader(model.inputs, model.plan.mode, image_options(args))
-    requests: Iterator[Any] = chain.from_iterable(reader.read(path) for path in find_files(args.data))
+        reader = Reader(model.plan, image_options(args))
+    requests: Iterator[Any] = chain.from_iterable(reader.read(source) for source in find_sources(args.data))
     return [request.inputs for request in islice(requests, MOST_DATA)]
 
 
@@ -146,26 +149,3 @@ def _write(tuning: Tuning, prefix: Path) -> dict[str, str]:
     files["picture"] = f"{prefix}.tune.png"
     tuning.save_png(files["picture"])
     return files
-
-
-class _Progress:
-    """A progress bar on standard error where that is a terminal: how much of the time is used, and what is measured."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def __enter__(self) -> _Progress:
-        from tqdm import tqdm
-
-        layout = "{percentage:3.0f}%|{bar:20}| {elapsed} {desc}"
-        # disable=None: not where standard error is no terminal.
-        self._bar: Any = tqdm(total=1.0, bar_format=layout, disable=True if self._quiet else None, file=sys.stderr)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.close()
-
-    def show(self, share: float, what: str) -> None:
-        """Move on."""
-        self._bar.set_description_str(what, refresh=False)
-        self._bar.update(share - self._bar.n)
