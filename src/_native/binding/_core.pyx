@@ -10,6 +10,7 @@
     buckets.pxi     padding, and cutting back
     result.pxi      Result
     future.pxi      Future, and waiting for several
+    awaiter.pxi     what `await future` is to a task
     refusals.pxi    what callers are told whose request is not accepted
     keys.pxi        requests whose shared inputs are equal
     policy.pxi      scheduler policies of plugins
@@ -26,6 +27,7 @@ cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
@@ -71,6 +73,7 @@ include "mailbox.pxi"
 include "buckets.pxi"
 include "result.pxi"
 include "future.pxi"
+include "awaiter.pxi"
 include "refusals.pxi"
 include "keys.pxi"
 include "policy.pxi"

@@ -2,18 +2,22 @@
 #pragma once
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <functional>
 #include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <numeric>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "batch/mailbox.hpp"
 #include "batch/slab.hpp"
 #include "core/model_core.hpp"
 #include "device/fake_executor.hpp"
@@ -62,6 +66,18 @@ inline void run_once(const CompiledModel& model, const std::vector<std::byte*>& 
 
 inline std::vector<ShapedOutput> run_shaped(const CompiledModel& model, const std::vector<ShapedInput>& inputs) {
     return model.make_executor()->infer_shaped(inputs);
+}
+
+// Null, with errno, where there is no descriptor left for it.
+inline Mailbox* try_make_mailbox() noexcept {
+    try {
+        return new Mailbox;
+    } catch (const std::system_error& error) {
+        errno = error.code().value();
+    } catch (const std::bad_alloc&) {
+        errno = ENOMEM;
+    }
+    return nullptr;
 }
 
 // Seconds of one infer() on zeroed inputs: after one warm-up, at least `min_runs` and as many as fit; the least mean of

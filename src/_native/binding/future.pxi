@@ -7,7 +7,8 @@ cdef class Future:
     """The pending outcome of one request: await it on an event loop, or call `result` from any thread.
 
     `submit` and `ainfer` of a model or a session return futures, and so does `Lease.submit`. Any number of threads and
-    tasks may wait for the same future. A task that is cancelled while it awaits a future cancels the request.
+    tasks may wait for the same future. A task that is cancelled while it awaits a future resumes at once and cancels
+    the request. Awaiting needs asyncio's event loop or uvloop.
 
     Example:
         >>> future = model.submit(x)
@@ -216,6 +217,7 @@ cdef class Future:
 
         Raises:
             ForkedError: the request belongs to the parent process.
+            OSError: no file descriptor is left for the first callback of this process.
         """
         loop = asyncio._get_running_loop()
         if loop is not None:
@@ -227,11 +229,12 @@ cdef class Future:
     def _add_callback(self, fn):
         """Like add_done_callback(), but never on an event loop: for callers that block the loop they are on."""
         if self._outcome() == Outcome.pending and not self._callbacks_done:
+            mailbox = _callbacks()  # first: it may raise
             if self._callbacks is not None:
                 self._callbacks.append(fn)
                 return
             self._callbacks = [fn]
-            if self._attach(_callbacks(), self):
+            if self._attach(mailbox, self):
                 return
             # Done, or in a batch that is about to say so; another thread may have added to the list meanwhile.
             self._run_callbacks()
@@ -351,90 +354,6 @@ cdef inline Future _make_future(NativeModel model, Ticket& ticket, bint single):
     future._rows = ticket.rows
     future._single = single
     return future
-
-
-@cython.freelist(256)
-cdef class _Awaiter:
-    """What `await future` yields to the event loop: the part of asyncio's future protocol that tasks use.
-
-    A task that is cancelled cancels the request as well.
-    """
-    cdef Future future
-    cdef object callback
-    cdef object context
-    cdef object loop
-    cdef public bint _asyncio_future_blocking
-    cdef bint cancelled_by_task
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        cdef Outcome outcome = self.future._outcome()
-        if outcome != Outcome.pending:
-            if self.cancelled_by_task:
-                raise asyncio.CancelledError
-            if outcome != Outcome.ok:
-                raise self.future._error(outcome)
-            raise StopIteration(self.future._take_result())
-        if self.future._model.core.get().forked():
-            raise _closed_error(self.future._model)
-        self.loop = asyncio.get_running_loop()
-        self._asyncio_future_blocking = True
-        return self
-
-    def get_loop(self):
-        return self.loop
-
-    def add_done_callback(self, fn, *, context=None):
-        cdef Future future = self.future
-        self.callback = fn
-        self.context = context
-        if future._outcome() != Outcome.pending or not _mailbox_of(self.loop).attach(future._ticket, self):
-            self.loop.call_soon(self._wake)
-
-    def _wake(self):
-        self._finish()
-
-    cdef _finish(self):
-        """On the loop's thread: resumes the task."""
-        callback = self.callback
-        if callback is None:
-            return
-        if self.future._outcome() == Outcome.pending:
-            # The request left the ring in the moment its batch ended: the batch tells within microseconds.
-            if not _mailbox_of(self.loop).attach(self.future._ticket, self):
-                self.loop.call_soon(self._wake)
-            return
-        self.callback = None
-        self.loop.call_soon(callback, self, context=self.context)
-
-    def remove_done_callback(self, fn):
-        removed = self.callback is not None
-        self.callback = None
-        return int(removed)
-
-    def cancel(self, msg=None):
-        if not self.future.cancel():
-            return False
-        self.cancelled_by_task = True
-        self.loop.call_soon(self._wake)
-        return True
-
-    def done(self):
-        return self.future._outcome() != Outcome.pending
-
-    def cancelled(self):
-        return self.cancelled_by_task
-
-    def result(self):
-        """For the task that wakes up: the outcome itself comes from __next__."""
-        if self.cancelled_by_task:
-            raise asyncio.CancelledError
-        return None
-
-    def exception(self):
-        return None
 
 
 def as_completed(futures, timeout=None):

@@ -6,7 +6,13 @@ cdef class _Mailbox:
     cdef readonly long outstanding  # notices that have not come back
 
     def __cinit__(self):
-        self.native = new NativeMailbox()
+        self.native = try_make_mailbox()
+        if self.native == NULL:
+            code = errno
+            raise OSError(
+                code, f"{os.strerror(code)}: waiting for futures takes one file descriptor for each event loop, for "
+                "callbacks, and for each wait() and as_completed(); close some, or raise the limit (ulimit -n)"
+            )
 
     def __dealloc__(self):
         if self.native != NULL:
@@ -61,39 +67,45 @@ cdef _abandon(_Mailbox mailbox):
 cdef _sweep_abandoned():
     cdef _Mailbox mailbox
     # Without a lock, and changed in place: a garbage collection in here may come back here.
-    for loop in list(_loop_mailboxes):
-        if loop.is_closed() and (mailbox := _loop_mailboxes.pop(loop, None)) is not None:
-            _abandoned.append(mailbox)
+    for key, loop_mailbox in list(_loop_mailboxes.items()):
+        if (<_LoopMailbox>loop_mailbox).is_over() and _loop_mailboxes.pop(key, None) is not None:
+            _abandoned.append(loop_mailbox)
     for mailbox in list(_abandoned):
         mailbox.take()
         if not mailbox.outstanding and mailbox in _abandoned:
             _abandoned.remove(mailbox)
 
 
-# One mailbox per event loop, read by the loop itself.
+# One mailbox per event loop, by the loop's address, and read by the loop itself, which holds it.
 cdef dict _loop_mailboxes = {}
 
 
 cdef class _LoopMailbox(_Mailbox):
-    cdef object loop
+    cdef object loop  # a weak reference: a loop that nobody closes goes, too
 
     def _deliver(self):
         cdef _Awaiter awaiter
         for awaiter in self.take():
             awaiter._finish()
 
+    cdef bint is_over(self) except -1:
+        loop = self.loop()
+        return loop is None or loop.is_closed()
+
 
 cdef _LoopMailbox _mailbox_of(object loop):
-    mailbox = _loop_mailboxes.get(loop)
-    return <_LoopMailbox>mailbox if mailbox is not None else _new_loop_mailbox(loop)
+    mailbox = _loop_mailboxes.get(<size_t><PyObject*>loop)
+    if mailbox is not None and (<_LoopMailbox>mailbox).loop() is loop:
+        return <_LoopMailbox>mailbox
+    return _new_loop_mailbox(loop)
 
 
 cdef _LoopMailbox _new_loop_mailbox(object loop):
     cdef _LoopMailbox mailbox = _LoopMailbox()
-    mailbox.loop = loop
+    mailbox.loop = weakref.ref(loop)
     loop.add_reader(mailbox.fd(), mailbox._deliver)
     _sweep_abandoned()
-    _loop_mailboxes[loop] = mailbox
+    _loop_mailboxes[<size_t><PyObject*>loop] = mailbox
     return mailbox
 
 

@@ -284,10 +284,10 @@ cdef class NativeModel:
 
         Args:
             inputs: one array for a model with one input; otherwise a sequence with one value per input, or a mapping
-                by input name or index. A value is an array, an `openvino.Tensor`, or anything that NumPy makes an
-                array of. In mode `rows` its shape is (n, *row) for n rows, or the shape of one row for one sample; in
-                mode `whole` the model's shape; in mode `dynamic` any shape that fits. Numbers are cast by NumPy's rule
-                same_kind.
+                by name, index or port (a `TensorInfo`, or OpenVINO's). A value is an array, an `openvino.Tensor`, or
+                anything that NumPy makes an array of. In mode `rows` its shape is (n, *row) for n rows, or the shape of
+                one row for one sample; in mode `whole` the model's shape; in mode `dynamic` any shape that fits.
+                Numbers are cast by NumPy's rule same_kind.
             share_inputs: read the arrays while the inference runs instead of copying them now. Do not change them
                 until the request is done.
             priority: 1 (runs first) to 9; None is 5. A request gains one step for each second that it waits longer

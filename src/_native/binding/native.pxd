@@ -113,12 +113,12 @@ cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
 
 cdef extern from "batch/mailbox.hpp" namespace "ovengine" nogil:
     cdef cppclass Notice:
+        Notice() except +
         Notice* next
         NativeMailbox* mailbox
         void* future
 
     cdef cppclass NativeMailbox "ovengine::Mailbox":
-        NativeMailbox() except +
         int fd()
         Notice* take_all()
         void retain()
@@ -179,6 +179,7 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     Deadline sooner(Deadline deadline, int64_t deadline_ns)
     shared_ptr[CompiledModel] make_fake(const vector[NativePort]& inputs, const vector[NativePort]& outputs,
                                         FakeBehavior behavior, cbool has_poison, float poison) except +
+    NativeMailbox* try_make_mailbox()
     double measure(const CompiledModel& model, int min_runs, double max_seconds) except +
     cbool has_state(const CompiledModel& model) except +
     void run_once(const CompiledModel& model, const vector[byte*]& inputs, const vector[byte*]& outputs) except +
