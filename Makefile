@@ -58,10 +58,11 @@ model-check: $(VENV)/build ## model-check the lock-free parts (needs Debian's re
 bench: $(VENV)/installed $(VENV)/test ## measure against OpenVINO's own ways and write docs/benchmarks.md
 	$(BIN)/python -m bench
 
-lint: $(VENV)/installed $(VENV)/test $(VENV)/demo $(VENV)/lint ## ruff, mypy, clang-format, cython-lint
+lint: $(VENV)/installed $(VENV)/test $(VENV)/demo $(VENV)/lint ## ruff, mypy, stubtest, clang-format, cython-lint
 	ruff check
 	ruff format --check
 	mypy
+	python -m mypy.stubtest ovengine._core --concise --ignore-disjoint-bases --allowlist tests/stubtest_allowlist.txt
 	clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.hpp' '*.h')
 	@# E301: overloads of an extern class stand together.
 	cython-lint --max-line-length 120 --ignore E301 -- $$(git ls-files '*.pyx' '*.pxd' '*.pxi')

@@ -4,12 +4,12 @@ Docstrings are in the sources of the binding, src/_native/binding/*.pxi, and so 
 """
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # Keys of a mapping are names, indices, or ports: `TensorInfo`, or OpenVINO's own.
 Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[Any, npt.ArrayLike]
@@ -18,6 +18,14 @@ openvino_version: str
 policy_abi_version: int
 
 class Port:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        shape: tuple[int, ...] | None,
+        dtype: np.dtype[Any],
+        element_type: str,
+        limits: tuple[tuple[int, int], ...],
+    ) -> None: ...
     @property
     def name(self) -> str: ...
     @property
@@ -117,6 +125,8 @@ class NativeModel:
         budget: CpuBudget | None = None,
         threads: Sequence[int] = (),
     ) -> None: ...
+    @property
+    def name(self) -> str: ...
     def _install(
         self, *, lanes: Sequence[tuple[str, Mapping[int, Compiled]]], cost_us: Mapping[int, float]
     ) -> None: ...
@@ -220,6 +230,10 @@ class Future:
     def __await__(self) -> Generator[Any, None, Result]: ...
 
 class Result(Mapping[Any, np.ndarray[Any, Any]]):
+    @overload
+    def get(self, key: object, default: None = None) -> np.ndarray[Any, Any] | None: ...
+    @overload
+    def get(self, key: object, default: np.ndarray[Any, Any] | _T) -> np.ndarray[Any, Any] | _T: ...
     def __getitem__(self, key: object) -> np.ndarray[Any, Any]: ...
     def __contains__(self, key: object) -> bool: ...
     def __iter__(self) -> Iterator[str | int]: ...

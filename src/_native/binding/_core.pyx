@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=False
+# cython: auto_pickle=False, autotestdict=False
 # distutils: language = c++
 """The native core's binding: conversion, GIL handling and exceptions only.
 
