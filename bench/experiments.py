@@ -30,7 +30,7 @@ EXPERIMENTS = [
         partial(work.mlp, TINY, models.TINY_MLP, 1024),
         {OURS: [partial(Pipelined, portion=512)], QUEUE: QUEUES, BATCH: BATCHES, TUNED: TUNED_QUEUES},
         [
-            Claim(f"{TINY}, one thread, pipelined", QUEUE, 150),
+            Claim(f"{TINY}, one thread, pipelined", QUEUE, 150, headline=True),
             Claim(f"{TINY}, one thread, pipelined", BATCH, 90),
             Claim(f"{TINY}, one thread, pipelined", TUNED),
         ],
@@ -46,7 +46,7 @@ EXPERIMENTS = [
         },
         [
             Claim(f"{MLP}, one thread, pipelined", QUEUE, 20, ceiling=LOOP),
-            Claim(f"{MLP}, one thread, pipelined", BATCH, 8, ceiling=LOOP),
+            Claim(f"{MLP}, one thread, pipelined", BATCH, 8, ceiling=LOOP, headline=True),
         ],
     ),
     # Apart from the slow peers, so that those compared here take their turns close to each other.
@@ -76,13 +76,13 @@ EXPERIMENTS = [
             OURS: [Tasks],
             QUEUE: [partial(BridgedTasks, properties=p, nireq=n) for p in (DEFAULTS, THROUGHPUT) for n in (0, 64)],
         },
-        [Claim(f"{TINY}, 64 asyncio tasks", QUEUE, 15)],
+        [Claim(f"{TINY}, 64 asyncio tasks", QUEUE, 15, headline=True)],
     ),
     Experiment(
         "resnet50",
         work.resnet50,
         {OURS: [partial(Pipelined, portion=4)], QUEUE: SWEEP},
-        [Claim("ResNet-50", QUEUE, 1.0)],
+        [Claim("ResNet-50", QUEUE, 1.0, headline=True)],
         # The last request of a turn keeps one lane busy and lets the others idle: a turn is many requests.
         seconds=6,
         rounds=2,

@@ -135,13 +135,14 @@ class Report:
     # --- Markdown ---
 
     def readme_table(self) -> str:
-        """The short one."""
-        rows = [(line.claim.what, line.claim.peer, _speed(line), _quartiles(line.ratio)) for line in self.lines]
+        """The headlines."""
+        lines = [line for line in self.lines if line.claim.headline]
+        rows = [(line.claim.what, line.claim.peer, _speed(line), _quartiles(line.ratio)) for line in lines]
         return "\n".join(
             [
-                *_table(("work", "beside", "median", "quartiles"), rows),
+                *_table(("work", "compared with", "median", "quartiles"), rows),
                 "",
-                f"Measured on {self.machine.brief}, at f32. Ratios of speed; of latency where it says so.",
+                f"Ratios of speed (of latency where it says so), measured in turns on {self.machine.brief}, at f32.",
             ]
         )
 

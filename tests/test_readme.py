@@ -10,36 +10,47 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-import models
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+README = (ROOT / "README.md").read_text()
+
+
 def blocks(language: str) -> list[str]:
     """Code blocks of the README in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """A directory with the files that the README's examples speak of."""
-    models.save(models.mlp(*models.TINY_MLP), tmp_path / "model.xml")
-    np.save(tmp_path / "rows.npy", np.ones((10, 16), np.float32))
-    (tmp_path / "more").mkdir()
-    np.save(tmp_path / "more" / "row.npy", np.ones(16, np.float32))
-    return tmp_path
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the examples run, one after the other: the first one saves the model of the others."""
+    return tmp_path_factory.mktemp("readme")
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_examples_run(directory: Path, code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def ran(directory: Path) -> list[subprocess.CompletedProcess[str]]:
+    return [
+        subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True)
+        for code in blocks("python")
+    ]
+
+
+@pytest.mark.parametrize("index", range(len(blocks("python"))))
+def test_python_examples_print_what_is_shown(ran: list[subprocess.CompletedProcess[str]], index: int) -> None:
+    done = ran[index]
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout == blocks("text")[index]
+
+
+def test_each_python_example_is_followed_by_its_output() -> None:
+    languages = [language for language in re.findall(r"^```(\w+)$", README, re.MULTILINE) if language != "sh"]
+    assert languages == ["python", "text"] * len(blocks("python"))
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])
+@pytest.mark.usefixtures("ran")
 def test_commands_run(directory: Path, line: str) -> None:
     assert line.startswith("ovengine ")
     command = line.replace("ovengine", f"{shlex.quote(sys.executable)} -m ovengine", 1)
@@ -47,6 +58,25 @@ def test_commands_run(directory: Path, line: str) -> None:
     own_cache = {**os.environ, "OVENGINE_CACHE_DIR": str(directory / "cache")}
     done = subprocess.run(["/bin/sh", "-c", command], cwd=directory, capture_output=True, text=True, env=own_cache)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_the_readme_is_short_and_names_the_two_commands() -> None:
+    assert len(README.splitlines()) < 120
+    assert {"make demo", "make test"} <= set(re.findall(r"`(make \w+)`", README))
+
+
+def test_what_documents_link_to_exists() -> None:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("plugins/*/*.md")]:
+        where = document.relative_to(ROOT)
+        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+        for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)", text):
+            file = document.parent / target if target else document
+            assert file.exists(), f"{where} links to {target}"
+            if anchor:
+                content = file.read_text()
+                headings = re.findall(r"^#+ (.*)$", content, re.MULTILINE)
+                named = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+                assert anchor in named or f'id="{anchor}"' in content, f"{where} links to #{anchor}"
 
 
 def test_the_make_targets_that_documents_name_exist() -> None:
