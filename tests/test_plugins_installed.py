@@ -1,13 +1,17 @@
-"""The packages in plugins/, installed into a scratch directory and used through their entry points."""
+"""The packages in plugins/, installed into an environment of their own and used through their entry points."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import sysconfig
+import venv
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -28,7 +32,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with all sample packages, and one broken one, installed."""
+    """The Python of an environment with ovengine, into which all sample packages, and a broken one, were installed."""
     root = tmp_path_factory.mktemp("scratch")
     sources = []
     for package in PACKAGES:
@@ -44,33 +48,75 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "[project.entry-points.ovengine]\nbroken = 'ovengine_broken'\n"
         "[tool.setuptools]\npy-modules = ['ovengine_broken']\n"
     )
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    target = root / "target"
-    installed = subprocess.run(
-        [*command, "--no-index", "--target", str(target), *sources, str(broken)], capture_output=True, text=True
-    )
-    assert installed.returncode == 0, installed.stderr
-    return target
+    python = environment(root / "environment")
+    # The first as users install them, the others as authors do. Nothing comes from an index: ovengine is there.
+    for arguments in (sources[:1], [*editable(sources[1:]), str(broken)]):
+        command = [str(python), "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-index", *arguments]
+        installed = subprocess.run(command, capture_output=True, text=True)
+        assert installed.returncode == 0, installed.stderr
+    return python
+
+
+def environment(folder: Path) -> Path:
+    """Make an environment that sees the packages of this one; its Python."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    here = sysconfig.get_path("purelib")
+    own = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+    # Not just a path: an editable ovengine is found by its own .pth file there.
+    (Path(own) / "shared.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+    return folder / "bin" / "python"
+
+
+def editable(sources: Iterable[str]) -> list[str]:
+    return [argument for source in sources for argument in ("--editable", source)]
 
 
 @pytest.fixture
 def run(scratch: Path, tmp_path: Path) -> Run:
-    """Run Python code in a process of its own that has the scratch packages; fails when the code does."""
+    """Run Python code in a process that has the scratch packages; fails when the code does."""
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join(filter(None, [str(scratch), os.environ.get("PYTHONPATH")]))
         result = subprocess.run(
-            [sys.executable, *arguments],
+            [str(scratch), *arguments],
             capture_output=True,
             text=True,
             cwd=tmp_path,
             timeout=120,
-            env={**os.environ, "PYTHONPATH": path, **environment},
+            env={**os.environ, **environment},
         )
         assert result.returncode == 0, result.stdout + result.stderr
         return result
 
     return call
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_is_built_without_ovengine(tmp_path: Path, package: str) -> None:
+    source = tmp_path / package
+    shutil.copytree(PLUGINS / package, source)
+    # pip builds in an environment of its own, where no ovengine is: here it is one that cannot be imported.
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "ovengine.py").write_text("raise ModuleNotFoundError('no ovengine in the build environment')\n")
+    requires = re.search(r"^requires = (.*)$", (source / "pyproject.toml").read_text(), re.MULTILINE)
+    assert requires is not None
+    assert ast.literal_eval(requires[1]) == ["setuptools>=70.1"]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    built = subprocess.run(
+        [*command, "--wheel-dir", str(tmp_path / "wheels"), str(source)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(hidden)},
+    )
+    assert built.returncode == 0, built.stderr
+    assert len(list((tmp_path / "wheels").glob("*.whl"))) == 1
+
+
+def test_the_copies_of_the_policy_header_are_ovengines() -> None:
+    copies = list(PLUGINS.glob("*/src/*/ovengine_policy.h"))
+    assert len(copies) == 2
+    ours = (PLUGINS.parent / "src" / "_native" / "ovengine_policy.h").read_text()
+    assert all(copy.read_text() == ours for copy in copies)
 
 
 def test_a_third_party_loader(run: Run, tmp_path: Path, real_model: Callable[[str], Path]) -> None:

@@ -1,15 +1,7 @@
-"""The C extension; what else there is to say is in pyproject.toml."""
+"""The C extension; everything else is in pyproject.toml."""
 
 from setuptools import Extension, setup
 
-import ovengine
-
-setup(
-    ext_modules=[
-        Extension(
-            "ovengine_sample_policy._policy",
-            ["src/ovengine_sample_policy/_policy.c"],
-            include_dirs=[ovengine.get_include()],
-        )
-    ]
-)
+# ovengine_policy.h lies beside the source, so that the build needs no ovengine: a copy of ovengine's own, whose version
+# the compiled policy carries, and which ovengine compares when it is used.
+setup(ext_modules=[Extension("ovengine_sample_policy._policy", ["src/ovengine_sample_policy/_policy.c"])])

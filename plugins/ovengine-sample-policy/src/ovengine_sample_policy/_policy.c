@@ -1,8 +1,8 @@
 /* The policy `fewest_rows`, and the capsule in which it travels. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <ovengine_policy.h>
 #include <stdatomic.h>
+#include "ovengine_policy.h"
 
 static atomic_ullong decision_count;
 

@@ -1,11 +1,11 @@
 /* The policy `weighted_fair`: a table of weights, and the capsule in which it travels. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <ovengine_policy.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include "ovengine_policy.h"
 
 struct weight {
     char* name;
