@@ -60,7 +60,16 @@ class TensorInfo:
 
     @classmethod
     def of(cls, port: Port, index: int, batch_axis: int | None = None) -> TensorInfo:
-        """From a port of a compiled model; with `batch_axis` its first dimension is shown there, as -1."""
+        """Make one from a port.
+
+        Args:
+            port: of a compiled model, whose rows are in the first dimension.
+            index: of the port among the model's inputs or outputs.
+            batch_axis: where that dimension is shown, as -1; None for a port without rows.
+
+        Returns:
+            The `TensorInfo`.
+        """
         shape = port.shape
         if batch_axis is not None and shape:
             shape = (*shape[1 : batch_axis + 1], -1, *shape[batch_axis + 1 :])
