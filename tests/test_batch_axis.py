@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -113,6 +114,55 @@ def test_what_has_no_batch_axis_is_named(model: ov.Model, check: str, why: str) 
     axis = examine(model)
     assert (axis.batchable, axis.failed) == (False, check)
     assert why in axis.why
+
+
+# -- many inputs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("choices", [[[0, 1, None]] * 4, [[0], [1, 2], [0, None], [2, 1, 0], [None]], [[0, 3], [1, 2]]])
+def test_guesses_come_as_if_all_were_made_and_sorted(choices: list[list[int | None]]) -> None:
+    choices = [sorted(axes, key=lambda axis: (axis is None, axis or 0)) for axes in choices]
+    combinations = list(itertools.product(*choices))
+    combinations.sort(key=lambda axes: (axes.count(None), sum(axis or 0 for axis in axes)))
+    assert list(_batch_axis._best_first(choices, [1] * len(choices))) == combinations
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axes"),
+    [
+        ([[-1, 4]] * 300, [0] * 300),
+        ([[1, 1, 4]] * 100, [0] * 100),
+        ([[-1, 4], [3, -1, 4], [2, 3, -1]] * 40, [0, 1, 2] * 40),
+        ([[1, 4], [1, 2, 4], [4]] * 40, [0, 0, None] * 40),
+    ],
+    ids=["dynamic", "ones", "at any axis", "some shared"],
+)
+def test_the_batch_axes_of_many_inputs_are_found(shapes: list[Shape], axes: list[int | None]) -> None:
+    parameters = [ops.parameter(shape, np.float32, name=f"x{i}") for i, shape in enumerate(shapes)]
+    batched = [parameter for parameter, axis in zip(parameters, axes, strict=True) if axis is not None]
+    results: list[Any] = [ops.result(ops.relu(parameter)) for parameter in batched]
+    for parameter, axis in zip(parameters, axes, strict=True):
+        if axis is None:
+            results.append(ops.result(ops.add(batched[0], parameter)))
+    found = examine(ov.Model(results, parameters, "m"))
+    assert found.inputs == tuple(axes)
+    assert found.outputs == (*(axis for axis in axes if axis is not None), *[0] * axes.count(None))
+
+
+def test_a_decoder_with_a_cache_for_each_layer_is_loaded() -> None:
+    # As GPT-2 is exported: the batch and the length so far are both dynamic, so shapes alone do not tell them apart.
+    ids, mask = (ops.parameter([-1, -1], np.float32, name=name) for name in ("ids", "mask"))
+    past = [ops.parameter([-1, 2, -1, 4], np.float32, name=f"past{i}") for i in range(48)]
+    results = [ops.result(ops.relu(ids)), ops.result(ops.relu(mask))]
+    results += [ops.result(ops.concat([each, each], 2)) for each in past]
+    with ovengine.load(ov.Model(results, [ids, mask, *past], "decoder"), config=EXACT) as model:
+        assert model.plan.mode == "dynamic"
+        rng = np.random.default_rng(0)
+        x = [rng.standard_normal((3, 5)).astype(np.float32) for _ in range(2)]
+        x += [rng.standard_normal((3, 2, 7, 4)).astype(np.float32) for _ in past]
+        found = model(x)
+        np.testing.assert_array_equal(found[1], np.maximum(x[1], 0))
+        np.testing.assert_array_equal(found[49], np.concatenate([x[-1], x[-1]], 2))
 
 
 # -- put together along them ------------------------------------------------------------------------------------------

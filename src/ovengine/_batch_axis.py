@@ -9,8 +9,9 @@ may be right by that (of dimensions that are all 1, say), and only the proof tel
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ovengine._proof import brief
@@ -87,8 +88,29 @@ def _row(port: Port, axis: int | None) -> tuple[int, ...] | None:
     return None if axis is None else (*shape[:axis], *shape[axis + 1 :])
 
 
-def _guesses(graph: Graph) -> Iterable[Axes]:
-    """Batch axes of the inputs, the most plausible first: as few shared inputs as can be, and axes to the front."""
+def _guesses(graph: Graph) -> Iterator[Axes]:
+    """Batch axes of the inputs, the most plausible first: as few shared inputs as can be, and axes to the front.
+
+    Inputs of one shape most likely have their batch at the same axis, so these are guessed together first, and then
+    each on its own. Guesses are made one by one: there are exponentially many.
+    """
+    choices = _choices(graph)
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for index, (port, axes) in enumerate(zip(graph.inputs, choices, strict=True)):
+        alike.setdefault((port.shape, *axes), []).append(index)
+    apart = [[index] for index in range(len(choices))]
+    seen: set[Axes] = set()
+    for groups in (list(alike.values()), apart):
+        for group_axes in _best_first([choices[group[0]] for group in groups], list(map(len, groups))):
+            by_input = {index: axis for group, axis in zip(groups, group_axes, strict=True) for index in group}
+            guess = tuple(by_input[index] for index in range(len(choices)))
+            if guess not in seen and any(axis is not None for axis in guess):
+                seen.add(guess)
+                yield guess
+
+
+def _choices(graph: Graph) -> list[list[int | None]]:
+    """The axes that may be the batch axis of each input, to the front first; None: the input is shared."""
     shapes = [port.shape or () for port in graph.inputs]
     layouts = graph.layout_batch_axes()
     leading = {shape[0] for shape in shapes if shape}
@@ -101,8 +123,31 @@ def _guesses(graph: Graph) -> Iterable[Axes]:
             choices.append([layouts[index]])
         else:
             choices.append(batched if batched and rows < 0 else [*batched, None])
-    guesses = [axes for axes in itertools.product(*choices) if any(axis is not None for axis in axes)]
-    return sorted(guesses, key=lambda axes: (axes.count(None), sum(axis or 0 for axis in axes)))
+    return choices
+
+
+def _best_first(choices: Sequence[Sequence[int | None]], weights: Sequence[int]) -> Iterator[Axes]:
+    """All combinations, one of each of `choices`, by how many are None and then by the sum of the others.
+
+    A choice counts as often as its weight says. Each combination is followed by those that take the next choice at one
+    place, so that the n-th takes n steps, however many there are.
+    """
+
+    def cost(places: tuple[int, ...]) -> tuple[int, int]:
+        taken = [(choices[i][place], weights[i]) for i, place in enumerate(places)]
+        return sum(w for axis, w in taken if axis is None), sum(w * axis for axis, w in taken if axis is not None)
+
+    first = (0,) * len(choices)
+    waiting = [(cost(first), first)]
+    seen = {first}
+    while waiting:
+        _, places = heapq.heappop(waiting)
+        yield tuple(choices[i][place] for i, place in enumerate(places))
+        for i, place in enumerate(places):
+            following = (*places[:i], place + 1, *places[i + 1 :])
+            if place + 1 < len(choices[i]) and following not in seen:
+                seen.add(following)
+                heapq.heappush(waiting, (cost(following), following))
 
 
 def _try(graph: Graph, axes: Axes, as_it_is: Mode) -> BatchAxis:
