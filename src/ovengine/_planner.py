@@ -29,7 +29,7 @@ from ovengine.config import LoadOptions, check_properties
 from ovengine.errors import ConfigError, EngineClosed, InferenceError, ModelError
 from ovengine.hookspecs import BatchContext, Batcher, Blob, DeviceContext, DeviceSelector, SchedulerPolicy
 from ovengine.model import Model
-from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo
+from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo, format_bytes
 from ovengine.plugins import Plugins
 from ovengine.profile import Profile
 
@@ -93,7 +93,7 @@ class Planner:
 
         loaded, how = self.calls.read(source, loader)
         self.decisions.append(how)
-        model = loaded if isinstance(loaded, Blob) else self.reshape(loaded)
+        model = loaded if isinstance(loaded, Blob) else self.reshape(self.own_constants(loaded))
         devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
         if profile is None and use_kept and not isinstance(model, Blob):
             profile = self.kept_profile(source, devices)
@@ -151,6 +151,20 @@ class Planner:
         if misfit is not None:
             self.decide("profile", "not used", f"the one in the cache was tuned {misfit}")
         return found
+
+    def own_constants(self, graph: Graph) -> Graph:
+        """The graph with weights that nobody else can change: what is compiled later must be the same model. They are
+        shared only where there is no room for a copy.
+        """
+        borrowed = graph.borrowed_bytes
+        room = _memory.budget_bytes(None)
+        if not borrowed:
+            return graph
+        if borrowed > room:
+            why = f"a copy of {format_bytes(borrowed)} is more than {format_bytes(room)}; they must not be changed"
+            self.decide("weights", "shared with their file or owner", why)
+            return graph
+        return graph.with_own_constants()
 
     def reshape(self, graph: Graph) -> Graph:
         """The graph with the caller's `shapes`."""

@@ -63,6 +63,8 @@ cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
         const vector[NativePort]& outputs()
         size_t constant_bytes()
         cbool has_state()
+        size_t borrowed_bytes() except +
+        shared_ptr[NativeGraph] with_own_constants() except +
         shared_ptr[NativeGraph] reshaped(const cmap[size_t, string]& shapes) except +
         string content() except +
         cmap[size_t, optional[int64_t]] layout_batch_axes() except +
@@ -80,7 +82,7 @@ cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
         void set_property(const string& device, const cmap[string, string]& properties) except +
         shared_ptr[NativeGraph] read_model(const string& path, const string& weights) except +
         shared_ptr[NativeGraph] read_model_bytes(const string& model, const char* weights, size_t size) except +
-        shared_ptr[NativeGraph] adopt(void* model) except +
+        shared_ptr[NativeGraph] adopt(const void* model) except +
         shared_ptr[CompiledModel] compile(const NativeGraph& graph, const string& device,
                                           const cmap[string, string]& properties) except +
         shared_ptr[CompiledModel] import_blob(const string& blob, const string& device,

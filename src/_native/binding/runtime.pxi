@@ -102,6 +102,20 @@ cdef class Graph:
         """True when the model keeps variables between inferences (ReadValue, Assign)."""
         return self.native.get().has_state()
 
+    @property
+    def borrowed_bytes(self):
+        """Bytes of constants that others may change: those in mapped files, and all of an adopted model."""
+        return self.native.get().borrowed_bytes()
+
+    def with_own_constants(self):
+        """Return a copy whose constants lie in memory of its own. Raises ModelError when a file changes as it is read."""
+        try:
+            with nogil:
+                copy = self.native.get().with_own_constants()
+        except RuntimeError as error:
+            raise errors.ModelError(f"the weights of {self.name!r} cannot be read: {_reason(error)}") from None
+        return _graph(copy, None)
+
     def reshaped(self, shapes):
         """Return a copy with other input shapes, given by input name or index. -1 is a dynamic dimension, `"1..8"` one
         with bounds. Raises ModelError when the model cannot take them.

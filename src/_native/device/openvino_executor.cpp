@@ -9,6 +9,7 @@
 #include <sstream>
 #include <typeinfo>
 
+#include "device/openvino_constants.hpp"
 #include "device/openvino_graph.hpp"
 #include "device/openvino_padding.hpp"
 #include "device/openvino_refusals.hpp"
@@ -101,8 +102,10 @@ struct Graph::Impl {
     std::vector<Port> inputs, outputs;
     std::size_t constant_bytes = 0;
     bool has_state = false;
+    const bool is_adopted;
 
-    explicit Impl(std::shared_ptr<ov::Model> source) : model(std::move(source)) {
+    explicit Impl(std::shared_ptr<ov::Model> source, bool adopted = false)
+        : model(std::move(source)), is_adopted(adopted) {
         name = model->get_friendly_name();
         describe_all(*model, inputs, outputs);
         for (const auto& node : model->get_ops()) {
@@ -119,13 +122,20 @@ const std::vector<Port>& Graph::inputs() const { return impl_->inputs; }
 const std::vector<Port>& Graph::outputs() const { return impl_->outputs; }
 std::size_t Graph::constant_bytes() const { return impl_->constant_bytes; }
 bool Graph::has_state() const { return impl_->has_state; }
+std::size_t Graph::borrowed_bytes() const {
+    return impl_->is_adopted ? impl_->constant_bytes : mapped_bytes(*impl_->model);
+}
+std::shared_ptr<Graph> Graph::with_own_constants() const {
+    return std::make_shared<Graph>(
+        std::make_shared<const Impl>(ovengine::with_own_constants(*impl_->model, impl_->is_adopted)));
+}
 
 std::shared_ptr<Graph> Graph::reshaped(const std::map<std::size_t, std::string>& shapes) const {
     const auto copy = impl_->model->clone();  // shares the constants
     std::map<ov::Output<ov::Node>, ov::PartialShape> by_port;
     for (const auto& [index, shape] : shapes) by_port[copy->input(index)] = ov::PartialShape(shape);
     copy->reshape(by_port);
-    return std::make_shared<Graph>(std::make_shared<const Impl>(copy));
+    return std::make_shared<Graph>(std::make_shared<const Impl>(copy, impl_->is_adopted));
 }
 
 std::string Graph::content() const { return ovengine::content(*impl_->model); }
@@ -188,9 +198,9 @@ std::shared_ptr<Graph> Runtime::read_model_bytes(const std::string& model, const
     return std::make_shared<Graph>(std::make_shared<const Graph::Impl>(impl_->core.read_model(model, tensor)));
 }
 
-std::shared_ptr<Graph> Runtime::adopt(void* model) const {
+std::shared_ptr<Graph> Runtime::adopt(const void* model) const {
     return std::make_shared<Graph>(
-        std::make_shared<const Graph::Impl>(static_cast<ov::Model*>(model)->shared_from_this()));
+        std::make_shared<const Graph::Impl>(static_cast<const ov::Model*>(model)->clone(), true));
 }
 
 std::shared_ptr<CompiledModel> Runtime::compile(const Graph& graph, const std::string& device,

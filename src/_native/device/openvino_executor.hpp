@@ -27,6 +27,10 @@ class Graph {
     const std::vector<Port>& outputs() const;
     std::size_t constant_bytes() const;
     bool has_state() const;
+    // Bytes of constants that somebody else may change: those in mapped files, and all of an adopted model.
+    std::size_t borrowed_bytes() const;
+    // A copy with these constants in memory of its own. Throws std::runtime_error where a file changes as it is read.
+    std::shared_ptr<Graph> with_own_constants() const;
     // A reshaped copy; keys are input indices, shapes as ov::PartialShape reads them: "[1..8,3,?]". Throws
     // std::runtime_error with OpenVINO's reason.
     std::shared_ptr<Graph> reshaped(const std::map<std::size_t, std::string>& shapes) const;
@@ -58,8 +62,8 @@ class Runtime {
     void set_property(const std::string& device, const Properties& properties);
     std::shared_ptr<Graph> read_model(const std::string& path, const std::string& weights) const;
     std::shared_ptr<Graph> read_model_bytes(const std::string& model, const char* weights, std::size_t size) const;
-    // `model` is an `ov::Model*` that somebody shares; the graph keeps it alive.
-    std::shared_ptr<Graph> adopt(void* model) const;
+    // `model` is an `ov::Model*`. The graph is a copy, but for the constants, which it shares and keeps alive.
+    std::shared_ptr<Graph> adopt(const void* model) const;
     std::shared_ptr<CompiledModel> compile(const Graph& graph, const std::string& device, const Properties& properties);
     std::shared_ptr<CompiledModel> import_blob(const std::string& blob, const std::string& device,
                                                const Properties& properties);

@@ -9,7 +9,7 @@ from ovengine.hookspecs import LoadContext, ModelLoader, hookimpl
 
 
 class OpenVinoLoader:
-    """Takes the model as it is, in memory: no temporary file, no copy of the weights."""
+    """Takes a copy of the model as it is in memory, without a temporary file."""
 
     name = "openvino"
 
