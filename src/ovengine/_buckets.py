@@ -52,7 +52,10 @@ class Buckets:
     axis: int = 1
 
     def __post_init__(self) -> None:
-        lengths = tuple(self.lengths)
+        try:
+            lengths = tuple(self.lengths)
+        except TypeError:
+            lengths = ()
         if not lengths or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in lengths):
             raise ConfigError(f"bucket lengths are integers of at least 1, not {self.lengths!r}")
         if list(lengths) != sorted(set(lengths)):
@@ -76,9 +79,18 @@ class Bucketing:
         return tuple(length if axis and i == axis else n for i, n in enumerate(shape))
 
 
-def bucketing(graph: Graph, buckets: Mapping[str | int, Buckets | Sequence[int]]) -> Bucketing:
+def bucketing(
+    graph: Graph, buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int]
+) -> Bucketing:
     """For that model. Raises ConfigError when the inputs and axes do not fit it."""
     found: dict[int, Buckets] = {}
+    if not isinstance(buckets, Mapping):
+        if len(graph.inputs) > 1:
+            names = ", ".join(repr(port.name) for port in graph.inputs)
+            raise ConfigError(
+                f"buckets: the model has several inputs; give lengths by input ({names}), not {buckets!r}"
+            )
+        buckets = {0: buckets}
     for key, value in buckets.items():
         try:
             index = port_index(graph.inputs, key, "input")

@@ -102,7 +102,7 @@ class LoadOptions:
     max_queue_size: int | None = None
     queue_full_action: str | None = None
     shapes: Shapes | None = None
-    buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None
+    buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int] | None = None
     cache_dir: str | os.PathLike[str] | None = "auto"
     verify: Verify = "cached"
     memory_limit: int | None = None

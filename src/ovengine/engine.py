@@ -129,7 +129,7 @@ class Engine:
         queue_full_action: str | None = None,
         shapes: Shapes | None = None,
         profile: Profile | str | os.PathLike[str] | None = None,
-        buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None,
+        buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int] | None = None,
         cache_dir: str | os.PathLike[str] | None = "auto",
         verify: Verify = "cached",
         memory_limit: int | str | None = None,
@@ -296,7 +296,7 @@ def load(
     queue_full_action: str | None = None,
     shapes: Shapes | None = None,
     profile: Profile | str | os.PathLike[str] | None = None,
-    buckets: Mapping[str | int, Buckets | Sequence[int]] | None = None,
+    buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int] | None = None,
     cache_dir: str | os.PathLike[str] | None = "auto",
     verify: Verify = "cached",
     memory_limit: int | str | None = None,
@@ -334,6 +334,7 @@ def load(
         profile: settings that `tune` found, as a `Profile` or its file. Other arguments win over them. None uses what
             `tune` left in the cache, unless it does not fit or batch sizes or a delay are given; "off" uses none.
         buckets: lengths to pad sequences to, by input name or index: a `Buckets`, or just the lengths (pad 0, axis 1).
+            For a model with one input, they need no name.
             If the model would see its padding, as in an average over an image's width, the padding is done inside the
             model and masked; such requests run alone, at one of few shapes.
         cache_dir: folder that keeps what is learned about a model for the next load. "auto" is OVENGINE_CACHE_DIR, or
