@@ -108,7 +108,7 @@ cdef class Graph:
         return self.native.get().borrowed_bytes()
 
     def with_own_constants(self):
-        """Return a copy whose constants lie in memory of its own. Raises ModelError when a file changes as it is read."""
+        """Return a copy whose constants lie in memory of its own. Raises ModelError if a file changes meanwhile."""
         try:
             with nogil:
                 copy = self.native.get().with_own_constants()
