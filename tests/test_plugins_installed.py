@@ -48,6 +48,11 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "[project.entry-points.ovengine]\nbroken = 'ovengine_broken'\n"
         "[tool.setuptools]\npy-modules = ['ovengine_broken']\n"
     )
+    pairs = root / "sources" / "pairs"
+    (pairs / "src").mkdir(parents=True)
+    (pairs / "pyproject.toml").write_text(example("toml", "[build-system]"))
+    (pairs / "src" / "ovengine_pairs.py").write_text(example("python", "class Pairs"))
+    sources.append(str(pairs))
     python = environment(root / "environment")
     # The first as users install them, the others as authors do. Nothing comes from an index: ovengine is there.
     for arguments in (sources[:1], [*editable(sources[1:]), str(broken)]):
@@ -55,6 +60,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         installed = subprocess.run(command, capture_output=True, text=True)
         assert installed.returncode == 0, installed.stderr
     return python
+
+
+def example(language: str, part: str) -> str:
+    """The code block of docs/hooks.md that has this part."""
+    page = (PLUGINS.parent / "docs" / "hooks.md").read_text()
+    (code,) = [code for code in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL) if part in code]
+    return str(code)
 
 
 def environment(folder: Path) -> Path:
@@ -149,6 +161,16 @@ import ovengine
 model = ovengine.load({str(tiny_mlp)!r}, batcher="within_10_ms", max_batch_size=8)
 assert model.wait_ready(60)
 assert model.plan.ladder == (1, 2, 4, 8), model.plan
+"""
+    run("-c", code)
+
+
+def test_the_package_that_the_documentation_shows(run: Run, tiny_mlp: Path) -> None:
+    code = f"""
+import ovengine
+model = ovengine.load({str(tiny_mlp)!r}, batcher="pairs")
+assert model.wait_ready(60)
+assert model.plan.ladder == (1, 2), model.plan
 """
     run("-c", code)
 
