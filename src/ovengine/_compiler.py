@@ -23,6 +23,8 @@ from ovengine.hookspecs import Blob
 from ovengine.plan import BatchAxis, DevicePlan, format_bytes
 
 PRECISION = "INFERENCE_PRECISION_HINT"
+# What lanes are made of.
+THREADING = frozenset(["NUM_STREAMS", "INFERENCE_NUM_THREADS", "ENABLE_CPU_PINNING"])
 # Lanes that are measured together: enough to meet on a shared cache, without a compilation for each of many cores.
 MEASURED_LANES = 4
 LONG_SECONDS = 0.1
@@ -207,14 +209,37 @@ class Compiler:
         properties = {name: plan.properties[name] for name in plan.properties if name != PRECISION}
         if self._runtime.supported_properties(plan.device).get(PRECISION):
             properties[PRECISION] = "f32"
-        kind = ("f32", rows)
+        with self._for_trial(("f32", rows), rows, plan.device, properties) as compiled:
+            yield compiled
+
+    @contextlib.contextmanager
+    def as_default(self, rows: int | None, device: int = 0) -> Iterator[Compiled]:
+        """In OpenVINO's default configuration, but for the caller's properties. Not kept."""
+        self.between_steps()
+        plan = self.devices[device]
+        properties = {name: value for name, value in plan.properties.items() if name not in THREADING}
+        with self._for_trial(("default", rows), rows, plan.device, properties) as compiled:
+            yield compiled
+
+    @contextlib.contextmanager
+    def _for_trial(
+        self, kind: tuple[str, int | None], rows: int | None, device: str, properties: Mapping[str, Any]
+    ) -> Iterator[Compiled]:
         self.ledger.book(kind, 1)
         try:
             with self.ledger.weigh(kind, 1):
-                compiled = self._runtime.compile(self._graph(rows), plan.device, properties)
+                compiled = self._runtime.compile(self._graph(rows), device, properties)
             yield compiled
         finally:
             self.ledger.release(kind)
+
+    def instead(self, devices: Sequence[DevicePlan]) -> Compiler:
+        """For other lanes; what is compiled for these is let go of."""
+        self._compiled.clear()
+        limit = self.ledger.limit
+        other = Compiler(self._runtime, self._model, devices, self._config, self._axis, limit)
+        other.between_steps = self.between_steps
+        return other
 
     def precision(self, device: int = 0) -> str:
         """INFERENCE_PRECISION_HINT in effect on a device; `unknown` where it does not say."""
@@ -246,6 +271,8 @@ class Compiler:
             "axes": None if self._axis is None else [self._axis.inputs, self._axis.outputs],
             "properties": {name: str(value) for name, value in plan.properties.items() if name not in left_out},
             "openvino": openvino_version,
+            # Kernels may be others than those of the usual lanes, see `_kernels`.
+            **({} if plan.properties.get("NUM_STREAMS") else {"streams": str(plan.properties.get("NUM_STREAMS"))}),
         }
 
     @cached_property

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ovengine import _batch_axis, _costs, _element_types, _memory, _profiles, _shapes
+from ovengine import _batch_axis, _costs, _element_types, _kernels, _memory, _profiles, _shapes
 from ovengine._cache import Cache
 from ovengine._class_models import start_classes
 from ovengine._compiler import Compiler, Lanes
@@ -212,13 +212,29 @@ class Planner:
                 self.make_room(compiler, 1, _memory.USUAL_SIZES)
             else:
                 self.make_room(compiler, 1 if axis.mode == "rows" else None, 1)
+            compiler = self.with_right_kernels(compiler, axis, graph)
+            devices = compiler.devices
             compiler.use_kept_costs(self.cache, self.budget.cpus)
             confirmed = self.confirm_single(compiler, axis)
             if confirmed.batchable:
                 return compiler, confirmed if refused is None else _instead(refused[1], confirmed)
             refused = refused or (compiler, confirmed)
         assert refused is not None
-        return refused
+        compiler, confirmed = refused
+        if confirmed.outputs and confirmed.mode != "rows":  # it was tried row by row, and runs as it is
+            compiler = self.with_right_kernels(compiler, confirmed, graph)
+        return compiler, confirmed
+
+    def with_right_kernels(self, compiler: Compiler, axis: BatchAxis, graph: Graph) -> Compiler:
+        """What compiles a quantized model so that it answers as in OpenVINO's default configuration."""
+        if not graph.is_quantized or self.options.verify == "off":
+            return compiler
+        rows = 1 if axis.batchable or axis.mode == "rows" else None
+        chosen, name, why = _kernels.choose(compiler, rows, self.options.verify, self.cache)
+        decision = Decision("kernels", name, why)
+        if name != _kernels.USUAL and decision not in self.decisions:
+            self.decisions.append(decision)
+        return chosen
 
     def confirm_single(self, compiler: Compiler, axis: BatchAxis) -> BatchAxis:
         """Whether requests may run row by row, which they will until larger sizes are ready."""

@@ -63,6 +63,7 @@ cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
         const vector[NativePort]& outputs()
         size_t constant_bytes()
         cbool has_state()
+        cbool is_quantized()
         size_t borrowed_bytes() except +
         shared_ptr[NativeGraph] with_own_constants() except +
         shared_ptr[NativeGraph] reshaped(const cmap[size_t, string]& shapes) except +

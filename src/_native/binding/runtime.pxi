@@ -103,6 +103,11 @@ cdef class Graph:
         return self.native.get().has_state()
 
     @property
+    def is_quantized(self):
+        """True when values inside or weights are rounded to 8 bits or less."""
+        return self.native.get().is_quantized()
+
+    @property
     def borrowed_bytes(self):
         """Bytes of constants that others may change: those in mapped files, and all of an adopted model."""
         return self.native.get().borrowed_bytes()

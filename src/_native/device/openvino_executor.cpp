@@ -101,7 +101,7 @@ struct Graph::Impl {
     std::string name;
     std::vector<Port> inputs, outputs;
     std::size_t constant_bytes = 0;
-    bool has_state = false;
+    bool has_state = false, is_quantized = false;
     const bool is_adopted;
 
     explicit Impl(std::shared_ptr<ov::Model> source, bool adopted = false)
@@ -112,6 +112,7 @@ struct Graph::Impl {
             if (const auto constant = ov::as_type_ptr<ov::op::v0::Constant>(node))
                 constant_bytes += constant->get_byte_size();
             has_state = has_state || ov::as_type_ptr<ov::op::util::ReadValueBase>(node) != nullptr;
+            is_quantized = is_quantized || ovengine::is_quantized(*node);
         }
     }
 };
@@ -122,6 +123,7 @@ const std::vector<Port>& Graph::inputs() const { return impl_->inputs; }
 const std::vector<Port>& Graph::outputs() const { return impl_->outputs; }
 std::size_t Graph::constant_bytes() const { return impl_->constant_bytes; }
 bool Graph::has_state() const { return impl_->has_state; }
+bool Graph::is_quantized() const { return impl_->is_quantized; }
 std::size_t Graph::borrowed_bytes() const {
     return impl_->is_adopted ? impl_->constant_bytes : mapped_bytes(*impl_->model);
 }

@@ -27,6 +27,8 @@ class Graph {
     const std::vector<Port>& outputs() const;
     std::size_t constant_bytes() const;
     bool has_state() const;
+    // Whether values inside are rounded to integers, or weights are.
+    bool is_quantized() const;
     // Bytes of constants that somebody else may change: those in mapped files, and all of an adopted model.
     std::size_t borrowed_bytes() const;
     // A copy with these constants in memory of its own. Throws std::runtime_error where a file changes as it is read.

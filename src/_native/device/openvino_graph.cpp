@@ -80,6 +80,15 @@ std::string content(const ov::Model& model) {
     return structure.str();
 }
 
+bool is_quantized(const ov::Node& node) {
+    const std::string_view type = node.get_type_info().name;
+    if (type == "FakeQuantize" || type == "FakeConvert") return true;
+    if (type != "Constant" && type != "Convert") return false;
+    const ov::element::Type element = node.get_output_element_type(0);
+    return element != ov::element::boolean && element.is_static() && element != ov::element::string &&
+           element.bitwidth() <= 8;
+}
+
 std::map<std::size_t, Axis> layout_batch_axes(const ov::Model& model) {
     std::map<std::size_t, Axis> axes;
     for (std::size_t index = 0; index < model.inputs().size(); ++index) {

@@ -16,6 +16,9 @@ namespace ovengine {
 // whatever order they were read. Throws where a node cannot be written as IR.
 std::string content(const ov::Model& model);
 
+// Whether a node rounds values to few levels, or holds weights that are rounded so.
+bool is_quantized(const ov::Node& node);
+
 // By input index, for inputs that have a layout only: where its batch (N) is.
 std::map<std::size_t, Axis> layout_batch_axes(const ov::Model& model);
 
