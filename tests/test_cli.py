@@ -43,11 +43,17 @@ def test_module_and_script_are_the_same_command() -> None:
     assert subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout == shown.stdout
 
 
-@pytest.mark.parametrize("command", ["infer", "bench", "devices", "plugins"])
-def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    status, out, _ = run(capsys, command, "--help")
-    assert status == 0
+@pytest.mark.parametrize("command", ["infer", "bench", "tune", "devices", "plugins"])
+def test_every_command_has_help_with_an_example_and_the_exit_statuses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = run(capsys, command, "--help")
+    assert (status, err) == (0, "")
     assert out.startswith(f"usage: ovengine {command}")
+    assert f"example:\n  ovengine {command} " in out
+    assert "130 interrupted" in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,6 @@ def test_missing_model_is_one_line(
     ("option", "value", "says"),
     [
         ("-d", "TPU", "CPU"),
-        ("-hint", "speed", "latency"),
         ("--batcher", "psychic", "adaptive"),
         ("--scheduler", "psychic", "priority"),
         ("--loader", "psychic", "onnx"),

@@ -245,7 +245,7 @@ def test_layout_is_told_from_the_channels() -> None:
     assert image_shape(tensor(1, 20, 30, 1), None) == ImageShape("NHWC", 1, 20, 30)
     assert image_shape(tensor(1, 3, 20, 3), "NHWC") == ImageShape("NHWC", 3, 3, 20)
     for shape in [(1, 3, 20, 3), (1, 7, 20, 7)]:
-        with pytest.raises(InputError, match="--layout"):
+        with pytest.raises(InputError, match="-layout"):
             image_shape(tensor(*shape), None)
     with pytest.raises(InputError, match="takes no pictures"):
         image_shape(tensor(1, 16), None)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,16 +29,41 @@ DISTINCT_INPUTS = 16
 
 Inputs = Mapping[Any, npt.NDArray[Any]]
 clock = time.perf_counter_ns
+NEVER = 1 << 62
+"""On that clock."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One round: requests answered and refused, seconds until the last answer, and each request's latency in ns."""
+    """One round: requests answered and refused, seconds until the last answer, and each request's latency in ns.
+
+    interrupted: by Ctrl-C, before the round was over.
+    """
 
     requests: int
     refused: int
     seconds: float
     latencies_ns: npt.NDArray[np.int64]
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When a round is over: at least these seconds have passed, and at least so many requests were sent."""
+
+    seconds: float = 0.0
+    requests: int = 0
+
+    def stretches(self, data: Sequence[Inputs], sent: Callable[[], int]) -> Iterator[tuple[Callable[[], Inputs], int]]:
+        """What gives the next inputs, and until when (on the clock), for one stretch after the other.
+
+        It raises StopIteration when enough were sent; `sent` counts them.
+        """
+        following = cycle(data)
+        if self.seconds:
+            yield following.__next__, clock() + int(self.seconds * 1e9)
+        if (rest := self.requests - sent()) > 0:
+            yield islice(following, rest).__next__, NEVER
 
 
 class Contender(ABC):
@@ -52,8 +77,8 @@ class Contender(ABC):
         """All outputs of one request, for comparing answers."""
 
     @abstractmethod
-    def closed_loop(self, data: Sequence[Inputs], seconds: float) -> Sample:
-        """Keep the agreed number of requests in flight for so long, then wait for the last ones."""
+    def closed_loop(self, data: Sequence[Inputs], limit: Limit) -> Sample:
+        """Keep the agreed number of requests in flight until the limit, then wait for the last ones."""
 
     @abstractmethod
     def start(self, inputs: Inputs, done: Callable[[], None]) -> None:
@@ -73,7 +98,7 @@ class Contender(ABC):
 
 
 def open_loop(
-    contender: Contender, data: Sequence[Inputs], rate: float, *, poisson: bool, seconds: float, seed: int
+    contender: Contender, data: Sequence[Inputs], rate: float, *, poisson: bool, limit: Limit, seed: int
 ) -> Sample:
     """Start requests at `rate` per second regardless of answers.
 
@@ -81,28 +106,75 @@ def open_loop(
     those that it delays. Where the sender slept until the time came, it counts from its waking: the timer's slack is
     nobody's fault.
     """
-    gaps = np.random.default_rng(seed).exponential(1 / rate, int(rate * seconds * 2) + 16) if poisson else None
-    due_s = np.cumsum(gaps) if gaps is not None else np.arange(int(rate * seconds)) / rate
-    offsets_ns = (due_s[due_s < seconds] * 1e9).astype(np.int64).tolist()
+    most = int(rate * limit.seconds * 2) + 16 + limit.requests
+    gaps = np.random.default_rng(seed).exponential(1 / rate, most) if poisson else None
+    due_s = np.cumsum(gaps) if gaps is not None else np.arange(most) / rate
+    wanted = (due_s < limit.seconds) | (np.arange(most) < limit.requests)
+    offsets_ns = (due_s[wanted] * 1e9).astype(np.int64).tolist()
     latencies = array("q")
     refused = 0
+    interrupted = False
 
     def record(due: int) -> None:
         latencies.append(clock() - due)
 
     started = clock()
-    for offset, inputs in zip(offsets_ns, cycle(data), strict=False):
-        due = started + offset
-        if (wait_ns := due - clock()) > 0:
-            time.sleep(wait_ns / 1e9)
-            due = clock()
-        try:
-            contender.start(inputs, partial(record, due))
-        except QueueFull:
-            refused += 1
+    try:
+        for offset, inputs in zip(offsets_ns, cycle(data), strict=False):
+            due = started + offset
+            if (wait_ns := due - clock()) > 0:
+                time.sleep(wait_ns / 1e9)
+                due = clock()
+            try:
+                contender.start(inputs, partial(record, due))
+            except QueueFull:
+                refused += 1
+    except KeyboardInterrupt:
+        interrupted = True
     contender.drain()
+    return _sample(latencies, refused, started, interrupted)
+
+
+def paced_loop(contender: Contender, data: Sequence[Inputs], rate: float, clients: int, limit: Limit) -> Sample:
+    """A closed loop that starts no more than `rate` requests per second, and has no more than `clients` under way."""
+    room = threading.Semaphore(clients)
+    latencies = array("q")
+    refused = 0
+    interrupted = False
+
+    def record(began: int) -> None:
+        latencies.append(clock() - began)
+        room.release()
+
+    def sent_so_far() -> int:
+        return sent
+
+    started = clock()
+    sent = 0
+    try:
+        for following, deadline in limit.stretches(data, sent_so_far):
+            while clock() < deadline:
+                room.acquire()
+                if (wait_s := sent / rate - (clock() - started) / 1e9) > 0:
+                    time.sleep(wait_s)
+                sent += 1
+                try:
+                    contender.start(following(), partial(record, clock()))
+                except QueueFull:
+                    refused += 1
+                    room.release()
+                except StopIteration:
+                    room.release()
+                    break
+    except KeyboardInterrupt:
+        interrupted = True
+    contender.drain()
+    return _sample(latencies, refused, started, interrupted)
+
+
+def _sample(latencies: array[int], refused: int, started: int, interrupted: bool) -> Sample:
     elapsed = (clock() - started) / 1e9
-    return Sample(len(latencies), refused, elapsed, np.array(latencies, np.int64))
+    return Sample(len(latencies), refused, elapsed, np.array(latencies, np.int64), interrupted)
 
 
 class Ovengine(Contender):
@@ -123,34 +195,39 @@ class Ovengine(Contender):
         result = self._model.infer(inputs)
         return [np.array(result[index]) for index in range(len(result))]
 
-    def closed_loop(self, data: Sequence[Inputs], seconds: float) -> Sample:
+    def closed_loop(self, data: Sequence[Inputs], limit: Limit) -> Sample:
         if self._blocking:
-            return blocking_clients([self._model.infer] * self._clients, data, seconds)
+            return blocking_clients([self._model.infer] * self._clients, data, limit)
         submit, clients = self._model.submit, self._clients
         pending: deque[tuple[int, Future]] = deque()
         latencies = array("q")
         refused = 0
-        following = cycle(data).__next__
+        interrupted = False
         started = now = clock()
-        deadline = started + int(seconds * 1e9)
-        # One look at the clock per request: for small models the clock would be what is measured.
-        while now < deadline:
-            try:
-                pending.append((now, submit(following())))
-                full = len(pending) >= clients
-            except QueueFull:  # more clients than --max-queue-size lets in
-                refused += 1
-                now = clock()
-                full = bool(pending)
-            if full:
-                began, future = pending.popleft()
-                future.result()
-                now = clock()
-                latencies.append(now - began)
+        try:
+            for following, deadline in limit.stretches(data, lambda: len(latencies) + len(pending)):
+                # One look at the clock per request: for small models the clock would be what is measured.
+                while now < deadline:
+                    try:
+                        pending.append((now, submit(following())))
+                        full = len(pending) >= clients
+                    except QueueFull:  # more clients than --max-queue-size lets in
+                        refused += 1
+                        now = clock()
+                        full = bool(pending)
+                    except StopIteration:
+                        break
+                    if full:
+                        began, future = pending.popleft()
+                        future.result()
+                        now = clock()
+                        latencies.append(now - began)
+        except KeyboardInterrupt:
+            interrupted = True
         for began, future in pending:
             future.result()
             latencies.append(clock() - began)
-        return Sample(len(latencies), refused, (clock() - started) / 1e9, np.array(latencies, np.int64))
+        return _sample(latencies, refused, started, interrupted)
 
     def start(self, inputs: Inputs, done: Callable[[], None]) -> None:
         def finished(future: Future) -> None:
@@ -177,39 +254,54 @@ class Ovengine(Contender):
         return stats.rows, stats.batches
 
 
-def blocking_clients(calls: Sequence[Callable[[Inputs], object]], data: Sequence[Inputs], seconds: float) -> Sample:
+def blocking_clients(calls: Sequence[Callable[[Inputs], object]], data: Sequence[Inputs], limit: Limit) -> Sample:
     """Closed loop with a thread per call; with one call, on this thread."""
     latencies = [array("q") for _ in calls]
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
+    threads: list[threading.Thread] = []
+    over = interrupted = False
     started = clock()
-    deadline = started + int(seconds * 1e9)
 
-    def client(index: int) -> None:
+    def client(index: int, following: Callable[[], Inputs], deadline: int) -> None:
         call, record = calls[index], latencies[index].append
-        following: Iterator[Inputs] = cycle(data)
         now = clock()
         try:
-            while now < deadline:
+            while now < deadline and not over:
+                inputs = following()
                 began = now
-                call(next(following))
+                call(inputs)
                 now = clock()
                 record(now - began)
-        except BaseException as error:
+        except StopIteration:
+            pass
+        except Exception as error:
             failures.append(error)
 
-    if len(calls) == 1:
-        client(0)
-    else:
-        threads = [threading.Thread(target=client, args=(index,)) for index in range(len(calls))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
+    try:
+        # All threads take from one iterator, which is written in C: no two get the same item.
+        for following, deadline in limit.stretches(data, lambda: sum(map(len, latencies))):
+            if len(calls) == 1:
+                client(0, following, deadline)
+            else:
+                threads = [threading.Thread(target=client, args=(n, following, deadline)) for n in range(len(calls))]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+            if failures:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    over = True
+    for thread in threads:
+        if thread.ident is not None:
             thread.join()
     if failures:
         raise failures[0]
-    elapsed = (clock() - started) / 1e9
-    merged = np.concatenate([np.array(own, np.int64) for own in latencies])
-    return Sample(len(merged), 0, elapsed, merged)
+    merged = array("q")
+    for own in latencies:
+        merged.extend(own)
+    return _sample(merged, 0, started, interrupted)
 
 
 class _Counter:
@@ -239,8 +331,14 @@ def default_window(plan: Plan) -> int:
     return max(16, 2 * (len(plan.lanes) + 1) * plan.ladder[-1])
 
 
-def make_data(plan: Plan, rows: int, data_shape: Shapes | None, seed: int) -> list[Inputs]:
+def make_data(plan: Plan, rows: int | None, data_shape: Shapes | None, seed: int) -> list[Inputs]:
     """Random inputs of the model: floats in 0..1, small integers for integer inputs (an index stays in range).
+
+    Args:
+        plan: of the model.
+        rows: of each request; None for as many as `data_shape` has, or 1.
+        data_shape: of an input that has dynamic dimensions, by name, or of all.
+        seed: of the values.
 
     Raises:
         InputError: a dynamic dimension that `data_shape` does not give, or rows for a model without a batch axis.
@@ -257,18 +355,20 @@ def make_data(plan: Plan, rows: int, data_shape: Shapes | None, seed: int) -> li
     return [dict(zip(keys, map(one, plan.inputs, shapes), strict=True)) for _ in range(DISTINCT_INPUTS)]
 
 
-def _data_shape(tensor: TensorInfo, plan: Plan, rows: int, data_shape: Shapes | None) -> tuple[int, ...]:
+def _data_shape(tensor: TensorInfo, plan: Plan, rows: int | None, data_shape: Shapes | None) -> tuple[int, ...]:
     given: Sequence[int] | None = None
     if isinstance(data_shape, dict):
         given = next((data_shape[name] for name in tensor.names if name in data_shape), None)
     elif data_shape is not None:
         given = tuple(data_shape)  # type: ignore[arg-type]  # a sequence: the mapping was taken above
     shape = list(given if given is not None else tensor.shape or ())
+    if given is not None and tensor.shape is not None and len(given) != len(tensor.shape):
+        raise InputError(f"-data_shape {list(given)} has {len(given)} dimensions, input {tensor} {len(tensor.shape)}")
     if plan.mode == "rows":
-        if tensor.batch_axis is not None:
-            shape[tensor.batch_axis] = rows
-    elif rows > 1:
-        raise InputError(f"-b {rows}: the model takes no rows (mode {plan.mode})")
+        if tensor.batch_axis is not None and (rows is not None or shape[tensor.batch_axis] < 0):
+            shape[tensor.batch_axis] = rows or 1
+    elif rows is not None and rows > 1:
+        raise InputError(f"-b {rows}: the model takes no rows (mode {plan.mode}); -shape gives it another batch size")
     if (given is None and tensor.shape is None) or any(dimension < 0 for dimension in shape):
         raise InputError(f"input {tensor} has dynamic dimensions: give -data_shape '{tensor.name}[...]' or -shape")
     return tuple(shape)

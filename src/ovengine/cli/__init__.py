@@ -12,7 +12,6 @@ says which), 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import traceback
 import warnings
@@ -45,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             _streams.prepare()
             parsed = make_parser().parse_args(arguments)
+            parsed.command_line = arguments
             status = int(parsed.run(parsed) or 0)
         except BrokenPipeError:
             # Whoever read the output has closed it (`| head`).
@@ -69,14 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> Parser:
     """All commands, those of plugins included."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = Parser(
         prog="ovengine",
         usage="ovengine COMMAND [options]",
         description="Run OpenVINO models for many small concurrent requests.",
         epilog="`ovengine COMMAND --help` describes the options of a command, with an example.\n"
-        "Results go to standard output; progress and errors go to standard error.\n" + EXIT_STATUS,
+        "Results go to standard output; progress and errors go to standard error." + EXIT_STATUS,
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"ovengine {version('ovengine')}")

@@ -4,359 +4,213 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ovengine import _core
-from ovengine._load_generator import (
-    Contender,
-    Inputs,
-    Ovengine,
-    Sample,
-    default_window,
-    difference,
-    make_data,
-    open_loop,
-)
-from ovengine.cli import _streams
-from ovengine.cli._contenders import CompiledModelCall, InferQueue
-from ovengine.cli._options import (
-    add_model_options,
-    at_least,
-    load_model,
-    openvino_properties,
-    parse_shapes,
-    positive,
-)
+from ovengine._load_generator import Contender, Ovengine, default_window
+from ovengine.cli import _layers, _streams
+from ovengine.cli._app_report import AppReport
+from ovengine.cli._bench_data import bench_data, mean_rows
+from ovengine.cli._bench_options import DESCRIPTION, EPILOG, NOT_TAKEN, add_options, check
+from ovengine.cli._bench_report import as_json, as_text, execution_results
+from ovengine.cli._config_files import Settings, settings
+from ovengine.cli._files import check_writable
+from ovengine.cli._measuring import Load, Outcome, check_answers, measure
+from ovengine.cli._model_source import ModelSource, load_from_file, load_model
+from ovengine.cli._parser import EXIT_STATUS
+from ovengine.cli._peers import PlainOpenVino
 from ovengine.cli._progress import Progress
-from ovengine.errors import ConfigError, InferenceError
+from ovengine.cli._tables import wrapped
 
 if TYPE_CHECKING:
+    from ovengine.cli._parser import Parser
+    from ovengine.model import Model
     from ovengine.plan import Plan
 
-WARM_UP_S = 0.5
-QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
-TOLERANCE = 0.05
-"""Of the largest magnitude of an output: what bf16 and another batch size may change."""
 
-
-def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
-) -> None:
+def add_command(commands: argparse._SubParsersAction[Parser], parents: list[Parser]) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
         "bench",
         help="measure throughput and latency",
-        description="Measure a model under load. Closed loop: a number of clients, each with one request under way at "
-        "all times. Open loop (--rate): requests arrive at a rate whatever the answers do, and latency counts from "
-        "the arrival. Options are named as in OpenVINO's benchmark_app where it has them.",
+        usage="ovengine bench -m MODEL [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG + EXIT_STATUS,
         parents=parents,
-        allow_abbrev=False,
     )
-    parser.set_defaults(run=run)
-    add_model_options(parser)
-    load = parser.add_argument_group("load")
-    load.add_argument(
-        "-t",
-        "--seconds",
-        type=positive,
-        default=10.0,
-        metavar="S",
-        help="measuring time of each contender (default 10)",
-    )
-    load.add_argument(
-        "--rounds", type=at_least(1), default=5, metavar="N", help="parts of it, taken in turns (default 5)"
-    )
-    load.add_argument("-b", "--batch", type=at_least(1), default=1, metavar="ROWS", help="rows per request (default 1)")
-    load.add_argument("-data_shape", metavar="SHAPE", type=parse_shapes, help="of the data, for dynamic dimensions")
-    load.add_argument(
-        "-nireq",
-        "--clients",
-        type=at_least(1),
-        metavar="N",
-        help="clients of the closed loop (default: enough to fill all lanes); infer requests of AsyncInferQueue",
-    )
-    load.add_argument(
-        "-api",
-        choices=["async", "sync"],
-        default="async",
-        help="clients submit from one thread (default), or block in one thread each",
-    )
-    load.add_argument("--rate", type=positive, metavar="R", help="open loop with R requests a second")
-    load.add_argument(
-        "--arrivals", choices=["poisson", "constant"], default="poisson", help="of the open loop (default poisson)"
-    )
-    load.add_argument("--seed", type=int, default=0, help="of data and arrivals (default 0)")
-    compare = parser.add_argument_group("comparison and report")
-    compare.add_argument("--compare", action="store_true", help="beside AsyncInferQueue, BATCH: and compiled_model()")
-    compare.add_argument(
-        "--batch-timeout-ms", type=at_least(0), default=1, metavar="MS", help="AUTO_BATCH_TIMEOUT of BATCH: (default 1)"
-    )
-    compare.add_argument("--json", action="store_true", help="report as JSON")
-    compare.add_argument("--plot", type=Path, metavar="FILE.png", help="draw throughput and latencies")
-
-
-@dataclass
-class Outcome:
-    """All rounds of one contender."""
-
-    contender: Contender
-    samples: list[Sample] = field(default_factory=list)
-    rows: int = 0
-    batches: int = 0
-
-    def add(self, sample: Sample, before: tuple[int, int] | None, after: tuple[int, int] | None) -> None:
-        """Take one round, with the contender's rows and batches before and after it."""
-        self.samples.append(sample)
-        if before is not None and after is not None:
-            self.rows += after[0] - before[0]
-            self.batches += after[1] - before[1]
-
-    @property
-    def rates(self) -> list[float]:
-        """Requests per second of each round."""
-        return [sample.requests / sample.seconds for sample in self.samples]
-
-    def latencies_ms(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Latencies of all rounds."""
-        return np.concatenate([sample.latencies_ns for sample in self.samples]) / 1e6
-
-    def report(self, rows_per_request: int) -> dict[str, Any]:
-        """What `--json` prints of it."""
-        latencies = self.latencies_ms()
-        latency = {name: float(np.percentile(latencies, q)) for name, q in QUANTILES.items()} if len(latencies) else {}
-        if len(latencies):
-            latency |= {"mean": float(latencies.mean()), "max": float(latencies.max())}
-        rate = float(np.median(self.rates))
-        return {
-            "name": self.contender.name,
-            "detail": self.contender.detail,
-            "requests": sum(sample.requests for sample in self.samples),
-            "refused": sum(sample.refused for sample in self.samples),
-            "requests_per_s": rate,
-            "requests_per_s_rounds": self.rates,
-            "rows_per_s": rate * rows_per_request,
-            "rows_per_batch": self.rows / self.batches if self.batches else None,
-            "latency_ms": latency,
-        }
+    parser.set_defaults(run=run, parser=parser)
+    parser.not_taken = NOT_TAKEN
+    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    check(args)
+    report = _app_report(args)
+    check_writable(_files_to_write(args, report))
     draw = _plotter(args.plot) if args.plot else None
+    asked = _settings(args)
+    source = ModelSource(args)
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress())
-        model = stack.enter_context(load_model(args, progress))
+        progress = stack.enter_context(Progress(quiet=args.quiet))
+        began = time.perf_counter()
+        if args.from_file:
+            model = load_from_file(source, asked, args.clients or 0, progress)
+        else:
+            model = load_model(source, asked, args, progress)
+        # Nothing is in flight when all went well, and nobody waits for it when not.
+        stack.callback(model.close, 0)
+        progress.stage("compiling batch sizes")
         model.wait_ready()
-        plan = model.plan
-        data = make_data(plan, args.batch, args.data_shape, args.seed)
-        clients = args.clients or max(1, default_window(plan) // args.batch)
-        if args.api == "sync" and not args.clients:
-            clients = 1
-        contenders: list[Contender] = [Ovengine(model, clients, blocking=args.api == "sync")]
-        skipped: dict[str, str] = {}
-        if args.compare:
-            peers, skipped = make_peers(args, plan, data[0], clients)
-            contenders += peers
-        largest_difference = check_answers(contenders, data)
-        outcomes = measure(contenders, data, args)
-    report = {
-        "model": str(args.model),
-        "openvino": _core.openvino_version,
-        "precision": list(plan.precision),
-        "load": _load(args, clients),
-        "results": [outcome.report(args.batch) for outcome in outcomes],
-        "ratios": ratios(outcomes, open_loop=args.rate is not None),
-        "skipped": skipped,
-        "largest_difference": largest_difference,
-    }
-    _streams.write(json.dumps(report, indent=2) if args.json else _text(report, plan))
+        load_ms = (time.perf_counter() - began) * 1e3
+        if args.dump_config:
+            asked.dump(args.dump_config)
+        if args.requests == 0:
+            return _show_load(args, model.plan, load_ms)
+        bench = _Bench(args, asked, source, model, progress)
+        outcomes, interrupted = measure(bench.contenders, bench.data, bench.load, progress)
+        if not outcomes:
+            raise KeyboardInterrupt
+        layers = [] if interrupted else bench.layers()
+    found = bench.report(outcomes, interrupted=interrupted) | {"load_ms": load_ms}
+    if args.json:
+        _streams.write(json.dumps(found | bench.layers_json(layers), indent=2))
+    else:
+        _streams.write(
+            "\n".join([as_text(found, model.plan, bench.load, args.latency_percentile), *bench.layers_text(layers)])
+        )
+    if report is not None:
+        report.write(args.command_line, bench.setup(), execution_results(found, args.latency_percentile), layers)
     if draw is not None:
         draw(outcomes)
+    if interrupted:
+        _streams.say("interrupted; what is shown was measured before")
+    return 130 if interrupted else 0
+
+
+class _Bench:
+    """One model under one load: who takes part, with which data."""
+
+    def __init__(
+        self, args: argparse.Namespace, asked: Settings, source: ModelSource, model: Model, progress: Progress
+    ) -> None:
+        self._args = args
+        self._plan = plan = model.plan
+        self._device = asked.device
+        self.data = bench_data(args, plan)
+        rows = mean_rows(self.data, plan)
+        clients = args.clients or (1 if args.api == "sync" else max(1, default_window(plan) // round(rows)))
+        self.load = Load.of(args, clients, rows)
+        self.contenders: list[Contender] = [Ovengine(model, clients, blocking=args.api == "sync")]
+        self._skipped: dict[str, str] = {}
+        self._openvino: PlainOpenVino | None = None
+        if args.compare or _wants_layers(args):
+            progress.stage("compiling with plain OpenVINO")
+            self._openvino = PlainOpenVino(args, source, asked, plan)
+        if args.compare and self._openvino is not None:
+            peers, self._skipped = self._openvino.contenders(self.data[0], clients)
+            self.contenders += peers
+        progress.stage("comparing answers")
+        self._largest_difference = check_answers(self.contenders, self.data)
+
+    def report(self, outcomes: Sequence[Outcome], *, interrupted: bool) -> dict[str, Any]:
+        """What `--json` prints, layers excepted."""
+        return as_json(
+            str(self._args.model),
+            self._plan,
+            self.load,
+            outcomes,
+            percentile=self._args.latency_percentile,
+            skipped=self._skipped,
+            largest_difference=self._largest_difference,
+            interrupted=interrupted,
+        )
+
+    def setup(self) -> dict[str, Any]:
+        """Of benchmark_app's report: what was run, and how."""
+        load, plan = self.load, self._plan
+        lanes = {f"number of {device.device} streams": device.lanes for device in plan.devices}
+        return {
+            "topology": plan.name,
+            "target device": self._device,
+            "API": load.api,
+            "inference_only": False,
+            "precision": ", ".join(plan.precision),
+            "batch size": f"{load.rows:g}",
+            "number of iterations": load.requests or "",
+            "number of parallel infer requests": load.clients,
+            "duration (ms)": load.seconds * 1e3,
+            **lanes,
+        }
+
+    def layers(self) -> list[list[_layers.Layer]]:
+        """Of a few inferences, if any option asks for them."""
+        if self._openvino is None or not _wants_layers(self._args):
+            return []
+        return self._openvino.layers(self.data[0], self._plan.ladder[-1], self._args.exec_graph_path)
+
+    def layers_json(self, layers: list[list[_layers.Layer]]) -> dict[str, Any]:
+        """For `--json`."""
+        shown = self._shown(layers)
+        return {"layers": [asdict(layer) for layer in shown]} if shown else {}
+
+    def layers_text(self, layers: list[list[_layers.Layer]]) -> list[str]:
+        """For people."""
+        shown = self._shown(layers)
+        rows = self._plan.ladder[-1] if self._plan.mode == "rows" else self.load.rows
+        return ["", _layers.as_text(shown, rows)] if shown else []
+
+    def _shown(self, layers: list[list[_layers.Layer]]) -> list[_layers.Layer]:
+        if not layers or not (self._args.pc or self._args.pcsort):
+            return []
+        return _layers.in_order(_layers.average(layers), self._args.pcsort)
+
+
+def _wants_layers(args: argparse.Namespace) -> bool:
+    counters = args.report_type in ("average_counters", "detailed_counters")
+    return bool(args.pc or args.pcsort or args.exec_graph_path or counters)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """Also what the options do not say: the hint by the API, or the API by the hint."""
+    asked = settings(args)
+    if args.api is None:
+        args.api = "sync" if asked.hint == "latency" else "async"
+    hint = asked.hint or ("latency" if args.api == "sync" and (args.clients or 1) == 1 else "throughput")
+    config = dict(asked.config)
+    if args.clients and (args.batch or 1) == 1 and not args.data_shape:
+        # As benchmark_app does. Rows of larger requests are more in number.
+        config.setdefault("PERFORMANCE_HINT_NUM_REQUESTS", str(args.clients))
+    return replace(asked, hint=hint, config=config)
+
+
+def _show_load(args: argparse.Namespace, plan: Plan, load_ms: float) -> int:
+    """`-niter 0`."""
+    if args.json:
+        _streams.write(json.dumps({"model": str(args.model), "load_ms": load_ms, "plan": str(plan)}, indent=2))
+    else:
+        _streams.write(f"{wrapped(str(plan))}\n\nloaded in {load_ms:.0f} ms; nothing measured (-niter 0)")
     return 0
 
 
-def _load(args: argparse.Namespace, clients: int) -> dict[str, Any]:
-    common = {"rows_per_request": args.batch, "rounds": args.rounds, "seconds": args.seconds}
-    if args.rate:
-        return {"loop": "open", "rate": args.rate, "arrivals": args.arrivals} | common
-    return {"loop": "closed", "clients": clients, "api": args.api} | common
+def _app_report(args: argparse.Namespace) -> AppReport | None:
+    if not args.report_type:
+        return None
+    return AppReport(args.report_folder or Path(), args.report_type, as_json=args.json_stats, order=args.pcsort)
 
 
-def make_peers(
-    args: argparse.Namespace, plan: Plan, inputs: Inputs, clients: int
-) -> tuple[list[Contender], dict[str, str]]:
-    """Make OpenVINO's own ways to run the same requests, and tell why one cannot."""
-    import openvino as ov
-
-    device = _concrete(args.device, plan)
-    properties = openvino_properties(args)
-    hint = {"PERFORMANCE_HINT": plan.hint.value}
-    core = ov.Core()
-    blob = Path(args.model).suffix == ".blob"
-    latency = {"PERFORMANCE_HINT": "LATENCY"}
-    if blob:
-        exported = Path(args.model).read_bytes()
-        compiled = core.import_model(exported, plan.devices[0].device, properties)
-        lone = compiled
-    else:
-        model = core.read_model(args.model)
-        if args.shape:
-            model.reshape(args.shape)
-        if plan.mode == "rows":
-            model.reshape({name: array.shape for name, array in inputs.items()})
-        compiled = core.compile_model(model, device, hint | properties)
-        lone = core.compile_model(model, device, latency | properties)
-    callers = clients if args.api == "sync" else 1
-    peers: list[Contender] = [
-        InferQueue("AsyncInferQueue", compiled, args.clients or 0),
-        CompiledModelCall(lone, callers),
-    ]
-    size = args.max_batch_size or 16
-    name = f"BATCH:{device}({size})"
-    refusal = _no_batch_device(args, plan, blob)
-    if refusal:
-        return peers, {name: refusal}
-    batching = {"AUTO_BATCH_TIMEOUT": str(args.batch_timeout_ms)}
-    try:
-        batched = core.compile_model(model, name, hint | batching | properties)
-        peers.insert(
-            1, InferQueue(name, batched, max(args.clients or 0, 2 * size), f"timeout {args.batch_timeout_ms} ms")
-        )
-    except RuntimeError as error:
-        return peers, {name: " ".join(str(error).split())}
-    return peers, {}
-
-
-def _concrete(device: str, plan: Plan) -> str:
-    """The device that ovengine runs on: AUTO costs its own time, and `BATCH:AUTO` is none that OpenVINO knows."""
-    chosen = {lane.device for lane in plan.lanes}
-    return chosen.pop() if len(chosen) == 1 and device.upper().split(":")[0] == "AUTO" else device
-
-
-def _no_batch_device(args: argparse.Namespace, plan: Plan, blob: bool) -> str | None:
-    if blob:
-        return "a blob cannot be batched after it was compiled"
-    if plan.mode != "rows":
-        return f"the model takes no rows (mode {plan.mode})"
-    if args.batch > 1:
-        return "it batches requests of one row only"
-    return None
-
-
-def check_answers(contenders: Sequence[Contender], data: Sequence[Inputs]) -> dict[str, float]:
-    """Compare everybody's answers with the first one's; largest difference relative to the output's magnitude.
-
-    Raises:
-        InferenceError: they differ by more than precision and batch size explain.
-    """
-    worst: dict[str, float] = {}
-    first, *others = contenders
-    for inputs in data[:4]:
-        expected = first.answer(inputs)
-        for other in others:
-            for index, (ours, theirs) in enumerate(zip(expected, other.answer(inputs), strict=True)):
-                found = difference(ours, theirs)
-                worst[other.name] = max(worst.get(other.name, 0.0), found)
-                if not found <= TOLERANCE:
-                    raise InferenceError(f"{first.name} and {other.name} differ in output {index} by {found:.2g}")
-    return worst
-
-
-def measure(contenders: Sequence[Contender], data: Sequence[Inputs], args: argparse.Namespace) -> list[Outcome]:
-    """Warm everybody up, then take the rounds in turns, so that a drift of the machine hits all alike."""
-    outcomes = [Outcome(contender) for contender in contenders]
-    seconds = args.seconds / args.rounds
-
-    def once(contender: Contender, seconds: float, seed: int) -> Sample:
-        if args.rate:
-            poisson = args.arrivals == "poisson"
-            return open_loop(contender, data, args.rate, poisson=poisson, seconds=seconds, seed=seed)
-        return contender.closed_loop(data, seconds)
-
-    for contender in contenders:
-        once(contender, min(WARM_UP_S, seconds), args.seed)
-    for round_ in range(args.rounds):
-        # Everybody sees the same arrivals in a round; who begins changes from round to round.
-        start = round_ % len(outcomes)
-        for outcome in outcomes[start:] + outcomes[:start]:
-            before = outcome.contender.batches()
-            sample = once(outcome.contender, seconds, args.seed + 1 + round_)
-            outcome.add(sample, before, outcome.contender.batches())
-    return outcomes
-
-
-def ratios(outcomes: Sequence[Outcome], *, open_loop: bool) -> dict[str, dict[str, dict[str, float]]]:
-    """Ours over each peer's, round by round: requests per second, or latencies where the rate is given.
-
-    Returns:
-        Median, least and most of the rounds by measure by peer.
-    """
-
-    def rate(sample: Sample) -> float:
-        return sample.requests / sample.seconds
-
-    def latency(quantile: float, sample: Sample) -> float:
-        return float(np.percentile(sample.latencies_ns, quantile)) if sample.requests else 0.0
-
-    measures: dict[str, Callable[[Sample], float]] = {"requests/s": rate}
-    if open_loop:
-        measures = {name: partial(latency, quantile) for name, quantile in QUANTILES.items()}
-    ours, *peers = outcomes
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for peer in peers:
-        for name, measure in measures.items():
-            pairs = [(measure(mine), measure(theirs)) for mine, theirs in zip(ours.samples, peer.samples, strict=True)]
-            quotients = [mine / theirs for mine, theirs in pairs if theirs]
-            if quotients:
-                spread = {"median": float(np.median(quotients)), "min": min(quotients), "max": max(quotients)}
-                found.setdefault(peer.contender.name, {})[name] = spread
-    return found
-
-
-def _text(report: dict[str, Any], plan: Plan) -> str:
-    load = report["load"]
-    loop = (
-        f"open loop, {load['rate']:g} requests/s ({load['arrivals']})"
-        if load["loop"] == "open"
-        else f"closed loop, {load['clients']} client{'s' if load['clients'] > 1 else ''} ({load['api']})"
-    )
-    lines = [
-        str(plan),
-        "",
-        f"{loop}; rows per request: {load['rows_per_request']}; {load['rounds']} rounds in {load['seconds']:g} s each",
-        "",
-        f"{'':44}{'requests/s':>11}  {'min-max':>17}{'rows/batch':>12}{'p50 ms':>9}{'p90':>9}{'p99':>9}{'max':>9}",
-    ]
-    for result in report["results"]:
-        rounds = result["requests_per_s_rounds"]
-        label = result["name"] + (f" ({result['detail']})" if result["detail"] else "")
-        rows = f"{result['rows_per_batch']:.1f}" if result["rows_per_batch"] else ""
-        latency = result["latency_ms"]
-        times = "".join(f"{latency.get(name, float('nan')):9.3f}" for name in (*QUANTILES, "max"))
-        spread = f"{min(rounds):.0f}-{max(rounds):.0f}"
-        lines.append(f"{label:44}{result['requests_per_s']:11.0f}  {spread:>17}{rows:>12}{times}")
-        if result["refused"]:
-            lines.append(f"  refused: {result['refused']} of {result['refused'] + result['requests']}")
-    if report["ratios"]:
-        lines.append("")
-        for name, measures in report["ratios"].items():
-            parts = (f"{what} {r['median']:.2f} x ({r['min']:.2f}-{r['max']:.2f})" for what, r in measures.items())
-            lines.append(f"ovengine / {name}: {', '.join(parts)}")
-    lines += [f"{name}: left out, {reason}" for name, reason in report["skipped"].items()]
-    return "\n".join(lines)
+def _files_to_write(args: argparse.Namespace, report: AppReport | None) -> list[Path]:
+    graph = args.exec_graph_path
+    single = [args.plot, args.dump_config, graph, graph and graph.with_suffix(".bin")]
+    return [*filter(None, single), *(report.paths if report is not None else ())]
 
 
 def _plotter(path: Path) -> Callable[[Sequence[Outcome]], None]:
     """The function that draws; found first, so that what is missing shows before the measuring, not after."""
-    if not path.parent.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no directory {path.parent}")
     from ovengine.cli._plot import draw
 
     return lambda outcomes: draw(path, outcomes)

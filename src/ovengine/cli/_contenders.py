@@ -9,13 +9,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ovengine._load_generator import Contender, Inputs, Sample, blocking_clients, clock
+from ovengine._load_generator import Contender, Inputs, Limit, Sample, blocking_clients, clock
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -42,24 +41,35 @@ class InferQueue(Contender):
         self._queue.wait_all()
         return answers[0]
 
-    def closed_loop(self, data: Sequence[Inputs], seconds: float) -> Sample:
+    def closed_loop(self, data: Sequence[Inputs], limit: Limit) -> Sample:
         latencies = array("q")
+        sent = 0
+        interrupted = False
 
         def record(began: int, _: list[npt.NDArray[Any]]) -> None:
             latencies.append(clock() - began)
 
-        following = cycle(data).__next__
+        def sent_so_far() -> int:
+            return sent
+
         start_async = self._queue.start_async
         started = now = clock()
-        deadline = started + int(seconds * 1e9)
-        while now < deadline:
-            inputs = following()
-            # The wait for an idle infer request is not part of the latency: in a closed loop no request is due yet.
-            self._queue.get_idle_request_id()
-            now = clock()
-            start_async(inputs, partial(record, now))
+        try:
+            for following, deadline in limit.stretches(data, sent_so_far):
+                while now < deadline:
+                    try:
+                        inputs = following()
+                    except StopIteration:
+                        break
+                    # To wait for an idle infer request is no part of the latency: in a closed loop no request is due.
+                    self._queue.get_idle_request_id()
+                    now = clock()
+                    start_async(inputs, partial(record, now))
+                    sent += 1
+        except KeyboardInterrupt:
+            interrupted = True
         self._queue.wait_all()
-        return Sample(len(latencies), 0, (clock() - started) / 1e9, np.array(latencies, np.int64))
+        return Sample(len(latencies), 0, (clock() - started) / 1e9, np.array(latencies, np.int64), interrupted)
 
     def start(self, inputs: Inputs, done: Callable[[], None]) -> None:
         self._queue.start_async(inputs, lambda _: done())
@@ -87,8 +97,8 @@ class CompiledModelCall(Contender):
         results = self._requests[0].infer(inputs)
         return [np.array(results[index]) for index in range(self._outputs)]
 
-    def closed_loop(self, data: Sequence[Inputs], seconds: float) -> Sample:
-        return blocking_clients([self._call(index) for index in range(len(self._requests))], data, seconds)
+    def closed_loop(self, data: Sequence[Inputs], limit: Limit) -> Sample:
+        return blocking_clients([self._call(index) for index in range(len(self._requests))], data, limit)
 
     def start(self, inputs: Inputs, done: Callable[[], None]) -> None:
         self._call(0)(inputs)

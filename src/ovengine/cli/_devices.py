@@ -8,16 +8,21 @@ from typing import Any
 
 from ovengine._core import Runtime
 from ovengine.cli import _streams
+from ovengine.cli._parser import EXIT_STATUS, Parser
 from ovengine.cli._tables import table
 from ovengine.errors import OvengineError
 
+DESCRIPTION = "Show the OpenVINO devices of this machine, and what they can do."
+EPILOG = """\
+example:
+  ovengine devices --json
+"""
 
-def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
-) -> None:
+
+def add_command(commands: argparse._SubParsersAction[Parser], parents: list[Parser]) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
-        "devices", help="list OpenVINO devices", description=__doc__, parents=parents, allow_abbrev=False
+        "devices", help="list OpenVINO devices", description=DESCRIPTION, epilog=EPILOG + EXIT_STATUS, parents=parents
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="as JSON")

@@ -12,13 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ovengine
 from ovengine._load_generator import default_window
+from ovengine.cli._config_files import settings
 from ovengine.cli._failures import Failures
 from ovengine.cli._files import Source, check_writable, find_sources
 from ovengine.cli._inputs import Reader, Request
-from ovengine.cli._options import add_model_options, at_least, load_model
+from ovengine.cli._model_source import ModelSource, load_model
+from ovengine.cli._options import add_engine_options, add_preprocessing_options, add_source_options
 from ovengine.cli._outputs import Writer, make_writer
+from ovengine.cli._parser import EXIT_STATUS, Parser
 from ovengine.cli._pictures import add_image_options, image_options
 from ovengine.cli._progress import Progress
+from ovengine.cli._types import at_least
 from ovengine.errors import EngineClosed, InputError, OvengineError, QueueFull
 
 READERS = min(4, os.cpu_count() or 1)
@@ -26,29 +30,52 @@ READERS = min(4, os.cpu_count() or 1)
 MOST_COUNTED = 1000
 
 
-def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
-) -> None:
+DESCRIPTION = """\
+Run pictures, .npy, .npz and raw .bin files through a model, many requests in flight. A file of n rows gives n \
+results. Results come in the order of the inputs, as JSON lines on standard output or in a file.\
+"""
+
+EPILOG = """\
+A file that cannot be read or run costs a line on standard error, and exit status 1; the others are run all the same. \
+After Ctrl-C or an error the results so far are there.
+
+example:
+  ovengine infer -m model.xml -i pictures/ -o results.npz
+"""
+
+
+def add_command(commands: argparse._SubParsersAction[Parser], parents: list[Parser]) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
         "infer",
         help="run files through a model",
-        description="Run images, .npy, .npz or directories of these through a model. An array with the model's "
-        "rank is a request per row. Results come in the order of the inputs.",
+        usage="ovengine infer -m MODEL -i INPUT... [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG + EXIT_STATUS,
         parents=parents,
-        allow_abbrev=False,
     )
-    parser.set_defaults(run=run)
-    parser.add_argument(
-        "-i", "--input", metavar="INPUT", nargs="+", action="extend", required=True, help="files or directories"
+    parser.set_defaults(run=run, parser=parser)
+    files = parser.add_argument_group("input and output")
+    files.add_argument(
+        "-i",
+        "--input",
+        "--paths_to_input",
+        dest="input",
+        metavar="INPUT",
+        nargs="+",
+        action="extend",
+        required=True,
+        help="files, or folders (without their subfolders); for a model of several inputs NAME:FILE,NAME:FILE",
     )
-    parser.add_argument(
-        "-o", "--output", metavar="OUT", help="FILE.npz or FILE.jsonl (default: JSON lines to standard output)"
+    files.add_argument(
+        "-o", "--output", metavar="OUT", help="FILE.npz or FILE.jsonl (default: JSON lines on standard output)"
     )
-    parser.add_argument("--window", metavar="N", type=at_least(1), help="most requests in flight")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    files.add_argument("--window", metavar="N", type=at_least(1), help="most requests in flight")
+    files.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add_source_options(parser)
     add_image_options(parser)
-    add_model_options(parser)
+    add_preprocessing_options(parser)
+    add_engine_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if writer.path is not None:
         check_writable([writer.path])
     with Progress(quiet=args.quiet) as progress, contextlib.ExitStack() as stack:
-        model = load_model(args, progress)
+        model = load_model(ModelSource(args), settings(args), args, progress)
         # After a Ctrl-C, too, nothing is waited for that nobody will see.
         stack.callback(model.close, 0)
         reader = Reader(model.plan, image_options(args))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ovengine.cli._files import ARRAYS, Source
-from ovengine.cli._pictures import ImageOptions, image_shape, picture_input, resized_shape
+from ovengine.cli._pictures import ImageOptions, image_shape, layout_of, picture_input, resized_shape
 from ovengine.errors import InputError
 from ovengine.plan import is_number
 
@@ -101,7 +101,7 @@ class Reader:
         if path.suffix.lower() in ARRAYS:
             return None
         tensor = self._input(name, path)
-        shape = image_shape(tensor, self._images.layout)
+        shape = image_shape(tensor, layout_of(tensor, self._images.layouts))
         if shape.has_size:
             return None
         prefix = tensor.name if len(self._inputs) > 1 else ""

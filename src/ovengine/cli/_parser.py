@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ovengine.cli import _streams
+from ovengine.cli._tables import wrapped
 
 MOST_SUGGESTIONS = 3
 _OPTION = re.compile(r"-[^\d.]")
-EXIT_STATUS = "Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted (Ctrl-C)."
+EXIT_STATUS = "\nExit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted (Ctrl-C)."
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("formatter_class", _Formatter)
         super().__init__(*args, **kwargs)
         self.not_taken: Mapping[str, str] = {}
         self.siblings: Mapping[str, Parser] = {}
@@ -88,6 +89,19 @@ class Parser(argparse.ArgumentParser):
         return f"no option {option}{_or_else(option, self.spellings)}"
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Shows what an option takes once, behind all its spellings, and keeps the paragraphs of descriptions."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return wrapped(text)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+
 def _is_joined(option: str, known: str) -> bool:
     """Whether this is an option of one letter with a number behind it, as in `-t10`."""
     return len(known) == 2 and option.startswith(known) and option[2:3].isdigit()
@@ -100,7 +114,7 @@ def _or_else(given: str, choices: Sequence[str] | Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(wanted, plain.values(), MOST_SUGGESTIONS, cutoff=0.7)
     begun = [text for text in plain.values() if len(wanted) > 1 and text.startswith(wanted)]
     found: list[str] = []
-    for text in dict.fromkeys([*close, *begun]):
+    for text in [wanted] if wanted in plain.values() else dict.fromkeys([*close, *begun]):
         # Of two spellings of one option, the one with as many dashes.
         same = [choice for choice in choices if plain[choice] == text]
         found.append(min(same, key=lambda choice: _dashes(choice) != _dashes(given)))

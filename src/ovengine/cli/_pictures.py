@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,10 +32,11 @@ CHANNELS = (1, 3)
 class ImageOptions:
     """How a picture becomes an input: `(x - mean) / scale` per channel, x being 0..255 in RGB order.
 
-    layout: None takes it from the input's shape. bgr: the model wants its channels in the other order.
+    layouts: by the name of the input, '' for all; what is not there is taken from the input's shape.
+    bgr: the model wants its channels in the other order.
     """
 
-    layout: Layout | None = None
+    layouts: Mapping[str, str] = field(default_factory=dict)
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     bgr: bool = False
@@ -45,7 +47,6 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     images = parser.add_argument_group(
         "pictures", "Resized to the model's height and width; RGB, 0..255, unless changed here."
     )
-    images.add_argument("--layout", choices=["NCHW", "NHWC"], help="of the model's input (default: from its shape)")
     images.add_argument(
         "-imean", "--mean", metavar="R,G,B", type=_numbers, default=(), help="subtracted from each channel"
     )
@@ -58,6 +59,17 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
 def image_options(args: argparse.Namespace) -> ImageOptions:
     """As given on the command line."""
     return ImageOptions(args.layout, args.mean, args.scale, args.bgr)
+
+
+def layout_of(tensor: TensorInfo, layouts: Mapping[str, str]) -> Layout | None:
+    """The one that is given for an input, if any. Raises InputError where it is not that of a picture."""
+    given = next((layouts[name] for name in (*tensor.names, "") if name in layouts), None)
+    if given is None:
+        return None
+    picture = "".join(letter for letter in given if letter in "CHW")
+    if picture not in ("CHW", "HWC"):
+        raise InputError(f"input {tensor} takes no pictures: its layout is {given}, not NCHW or NHWC")
+    return "NCHW" if picture == "CHW" else "NHWC"
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -105,7 +117,7 @@ def image_shape(tensor: TensorInfo, layout: Layout | None) -> ImageShape:
     if layout is None:
         fits = {"NCHW": first in CHANNELS, "NHWC": last in CHANNELS}
         if fits["NCHW"] == fits["NHWC"]:
-            raise InputError(f"cannot tell the layout of input {tensor}; give --layout NCHW or NHWC")
+            raise InputError(f"cannot tell the layout of input {tensor}; give -layout NCHW or NHWC")
         layout = "NCHW" if fits["NCHW"] else "NHWC"
     found = ImageShape(layout, *((first, middle[0], last) if layout == "NCHW" else (last, first, middle[0])))
     if found.channels > 0 and found.channels not in CHANNELS:
@@ -130,7 +142,7 @@ def picture_input(path: Path, tensor: TensorInfo, options: ImageOptions) -> Arra
     Raises:
         InputError: it cannot be read, or the input takes no pictures.
     """
-    shape = image_shape(tensor, options.layout)
+    shape = image_shape(tensor, layout_of(tensor, options.layouts))
     pixels = read_picture(path, shape.channels, (shape.width, shape.height) if shape.has_size else None)
     if options.bgr:
         pixels = pixels[..., ::-1]

@@ -17,7 +17,7 @@ except ImportError:
     raise missing_extra("matplotlib", "plot", "--plot") from None
 
 if TYPE_CHECKING:
-    from ovengine.cli._bench import Outcome
+    from ovengine.cli._measuring import Outcome
 
 
 def draw(path: Path, outcomes: Sequence[Outcome]) -> None:

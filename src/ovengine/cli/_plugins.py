@@ -8,15 +8,26 @@ import json
 
 from ovengine import plugins
 from ovengine.cli import _streams
+from ovengine.cli._parser import EXIT_STATUS, Parser
 from ovengine.cli._tables import table
 
+DESCRIPTION = (
+    "Show all plugins: the built-in ones and those that are installed, where they come from, and whether they work."
+)
+EPILOG = """\
+example:
+  ovengine plugins --json
+"""
 
-def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
-) -> None:
+
+def add_command(commands: argparse._SubParsersAction[Parser], parents: list[Parser]) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
-        "plugins", help="list plugins and their state", description=__doc__, parents=parents, allow_abbrev=False
+        "plugins",
+        help="list plugins and their state",
+        description=DESCRIPTION,
+        epilog=EPILOG + EXIT_STATUS,
+        parents=parents,
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="as JSON")

@@ -21,6 +21,8 @@ class Progress(AbstractContextManager["Progress"]):
 
     One stage at a time; each is shown once it has taken DELAY_S. Lines about errors go through `say` meanwhile. All
     methods from any thread.
+
+    what: the stage is at, in words; may be set.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -44,11 +46,14 @@ class Progress(AbstractContextManager["Progress"]):
         with self._lock:
             self._clear()
 
-    def stage(self, what: str, total: float | None = None, unit: str = "") -> None:
-        """Begin the next stage. With `total` it has a bar; with `unit` the bar has figures, too."""
+    def stage(self, what: str, total: float | None = None, unit: str = "", *, timed: bool = False) -> None:
+        """Begin the next stage. With `total` it has a bar; with `unit` the bar has figures, too.
+
+        The total of a `timed` stage is seconds, which pass by themselves.
+        """
         with self._lock:
             self._clear()
-            self._what, self._total, self._unit = what, total, unit
+            self.what, self._total, self._unit, self._timed = what, total, unit, timed
             self._done = 0.0
             self._began = time.monotonic()
 
@@ -58,7 +63,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def update(self, done: float, what: str) -> None:
         """Say how far the stage is, and what it is at."""
-        self._done, self._what = done, what
+        self._done, self.what = done, what
 
     def say(self, text: str) -> None:
         """Print a line of its own."""
@@ -69,15 +74,15 @@ class Progress(AbstractContextManager["Progress"]):
     def _run(self) -> None:
         while not self._over.wait(TICK_S):
             with self._lock:
-                if self._what and time.monotonic() - self._began >= DELAY_S:
+                if self.what and time.monotonic() - self._began >= DELAY_S:
                     self._write("\r" + self._line().ljust(_columns() - 1))
                     self._drawn = True
 
     def _line(self) -> str:
         seconds = time.monotonic() - self._began
-        parts = [self._what]
+        parts = [self.what]
         if self._total:
-            share = min(1.0, self._done / self._total)
+            share = min(1.0, (seconds if self._timed else self._done) / self._total)
             filled = int(share * BAR)
             parts.append(f"{share:4.0%} [{'#' * filled}{'.' * (BAR - filled)}]")
             if self._unit:

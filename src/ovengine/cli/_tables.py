@@ -11,7 +11,7 @@ GAP = 2
 # Below that a terminal is narrower than words are long.
 LEAST_COLUMNS = 30
 # Of the last column of a table, if it is to be wrapped.
-LEAST_TEXT = 24
+LEAST_TEXT = 16
 
 
 def columns() -> int:

@@ -10,43 +10,52 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ovengine
-from ovengine.cli import _streams
-from ovengine.cli._files import find_sources
+from ovengine.cli import _streams, _types
+from ovengine.cli._config_files import settings
+from ovengine.cli._files import check_writable, find_sources
 from ovengine.cli._inputs import Reader
-from ovengine.cli._options import (
-    add_plugin_options,
-    add_source_options,
-    openvino_properties,
-    parse_shapes,
-    positive,
-)
+from ovengine.cli._options import add_plugin_options, add_source_options
+from ovengine.cli._parser import EXIT_STATUS, Parser
 from ovengine.cli._pictures import add_image_options, image_options
 from ovengine.cli._progress import Progress
-from ovengine.errors import ConfigError
 from ovengine.tuner import MOST_DATA
 
 if TYPE_CHECKING:
     from ovengine.tuner import Tuning
 
+SUFFIXES = {"profile": ".profile.json", "report": ".tune.html", "picture": ".tune.png"}
 
-def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]
-) -> None:
+
+DESCRIPTION = """\
+Find the best settings for a model on this machine: load it with different batch sizes, lanes, threads, delays and \
+precisions, put each under load, and write a profile of the best for `load(profile=...)`, with a report. The defaults \
+stay unless another setting is better by more than the measurements scatter.\
+"""
+
+EPILOG = """\
+Exit status 1 also where nothing keeps --p99. Keep the machine free of other work meanwhile. Ctrl-C ends the search.
+
+example:
+  ovengine tune -m model.xml --p99 20 --data samples/
+"""
+
+
+def add_command(commands: argparse._SubParsersAction[Parser], parents: list[Parser]) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
         "tune",
         help="find the best settings for this machine",
-        description="Load a model with different batch sizes, lanes, threads, delays and precisions, put each under "
-        "load, and write a profile of the best for `load(profile=...)`, with a report. The defaults stay unless "
-        "another setting is better by more than the measurements scatter. Exit status 1 where nothing keeps --p99.",
+        usage="ovengine tune -m MODEL [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG + EXIT_STATUS,
         parents=parents,
-        allow_abbrev=False,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
+    add_source_options(parser)
     goal = parser.add_argument_group("goal")
     goal.add_argument(
         "--p99",
-        type=positive,
+        type=_types.positive,
         metavar="MS",
         help="limit of the 99th percentile of latency: tune for the load that keeps it, instead of throughput alone",
     )
@@ -58,23 +67,38 @@ def add_command(
     )
     goal.add_argument(
         "--tolerance",
-        type=positive,
+        type=_types.positive,
         default=0.01,
         metavar="X",
         help="deviation from f32 that counts as agreeing, relative to an output's largest value (default 0.01)",
     )
     goal.add_argument(
-        "-t", "--seconds", type=positive, default=60.0, metavar="S", help="time to spend, roughly (default 60)"
+        "-t",
+        "--time",
+        "--seconds",
+        dest="seconds",
+        type=_types.positive,
+        default=60.0,
+        metavar="S",
+        help="time for all of it (default 60)",
     )
     data = parser.add_argument_group("data")
     data.add_argument(
+        "-i",
         "--data",
+        "--input",
+        dest="data",
         metavar="INPUT",
         nargs="+",
         action="extend",
-        help=f"images, .npy, .npz or directories, the first {MOST_DATA} requests of them (default: random numbers)",
+        help=f"pictures, .npy, .npz, .bin or folders, the first {MOST_DATA} requests of them (default: random numbers)",
     )
-    data.add_argument("-data_shape", metavar="SHAPE", type=parse_shapes, help="of random data, for dynamic dimensions")
+    data.add_argument(
+        "-data_shape", metavar="SHAPE", type=_types.data_shape, help="of random numbers, for dynamic dimensions"
+    )
+    data.add_argument(
+        "-layout", "--layout", metavar="LAYOUT", type=_types.layouts, default={}, help="of pictures, such as '[NCHW]'"
+    )
     add_image_options(parser)
     report = parser.add_argument_group("report")
     report.add_argument(
@@ -85,20 +109,19 @@ def add_command(
         help="of the files: PREFIX.profile.json, PREFIX.tune.html, PREFIX.tune.png (default: the model's name)",
     )
     report.add_argument("--json", action="store_true", help="report as JSON")
-    report.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
-    add_source_options(parser)
+    report.add_argument("-q", "--quiet", action="store_true", help="no progress")
     add_plugin_options(parser.add_argument_group("engine"), "loader", "device_selector", "scheduler")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     prefix = args.output or Path(Path(args.model).stem)
-    if not prefix.parent.is_dir():
-        raise ConfigError(f"cannot write {prefix}.profile.json: there is no directory {prefix.parent}")
+    check_writable([Path(f"{prefix}{suffix}") for suffix in SUFFIXES.values()])
+    asked = settings(args)
     arguments: dict[str, Any] = {
-        "device": args.device,
-        "hint": args.hint,
-        "config": openvino_properties(args),
+        "device": asked.device,
+        "hint": asked.engine_hint,
+        "config": asked.config,
         "shapes": args.shape,
         "loader": args.loader,
         "device_selector": args.device_selector,
@@ -137,15 +160,15 @@ def _write(tuning: Tuning, prefix: Path) -> dict[str, str]:
     """Write all files, and say which; no profile where nothing keeps the limit."""
     files = {}
     if tuning.meets_limit:
-        files["profile"] = f"{prefix}.profile.json"
+        files["profile"] = f"{prefix}{SUFFIXES['profile']}"
         tuning.profile.save(files["profile"])
-    files["report"] = f"{prefix}.tune.html"
+    files["report"] = f"{prefix}{SUFFIXES['report']}"
     tuning.save_html(files["report"])
     try:
         import matplotlib.figure  # noqa: F401  # whether it is there
     except ImportError:
         _streams.say("no picture of the curves: pip install 'ovengine[plot]'")
         return files
-    files["picture"] = f"{prefix}.tune.png"
+    files["picture"] = f"{prefix}{SUFFIXES['picture']}"
     tuning.save_png(files["picture"])
     return files

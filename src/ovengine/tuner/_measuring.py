@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ovengine._load_generator import Inputs, Ovengine, Sample, default_window, open_loop
+from ovengine._load_generator import Inputs, Limit, Ovengine, Sample, default_window, open_loop
 from ovengine.model import Model
 from ovengine.profile import Settings
 
@@ -37,7 +37,9 @@ class Turn:
 
     @classmethod
     def of(cls, sample: Sample) -> Turn:
-        """What is kept of a sample: tiny models give millions of latencies."""
+        """What is kept of a sample: tiny models give millions of latencies. KeyboardInterrupt, if that ended it."""
+        if sample.interrupted:
+            raise KeyboardInterrupt
         p50, p99 = np.percentile(sample.latencies_ns, (50, 99)) / 1e6 if sample.requests else (np.inf, np.inf)
         return cls(sample.requests / sample.seconds, float(p50), float(p99), sample.requests)
 
@@ -138,10 +140,10 @@ class _ModelSubject:
         )
 
     def saturate(self, seconds: float) -> Turn:
-        return Turn.of(self._load.closed_loop(self._data, seconds))
+        return Turn.of(self._load.closed_loop(self._data, Limit(seconds)))
 
     def offer(self, rate: float, seconds: float, seed: int) -> Turn:
-        return Turn.of(open_loop(self._load, self._data, rate, poisson=True, seconds=seconds, seed=seed))
+        return Turn.of(open_loop(self._load, self._data, rate, poisson=True, limit=Limit(seconds), seed=seed))
 
     def answers(self) -> Answers:
         return [self._load.answer(inputs) for inputs in self._data[:COMPARED_INPUTS]]
