@@ -20,6 +20,7 @@ from ovengine import _memory
 from ovengine._memory import COMPILING, Ledger, NoRoom
 from ovengine.config import parse_bytes
 from ovengine.errors import ConfigError
+from ovengine.hookspecs import BatchContext, Batcher
 from support import EXACT, ready, reference, run_python
 
 MIB = 2**20
@@ -71,6 +72,32 @@ def test_what_is_no_amount_is_an_error_that_names_it(weighty: Path, value: Any) 
 
 
 # -- measured ---------------------------------------------------------------------------------------------------------
+
+
+class Choosy:
+    """Measures larger sizes and wants none of them."""
+
+    name = "choosy"
+
+    def plan(self, context: BatchContext) -> ovengine.BatchPlan:
+        for size in (1, 4, 16):
+            context.measure(size)
+        return ovengine.BatchPlan((1,), {1: context.measure(1) * 1e6})
+
+    @ovengine.hookimpl
+    def ovengine_batchers(self) -> list[Batcher]:
+        return [self]
+
+
+def test_sizes_that_were_only_measured_are_not_in_the_memory_of_the_plan(weighty: Path) -> None:
+    with ovengine.Engine(plugins=ovengine.Plugins(extra=[Choosy()])) as engine:
+        for _ in range(2):  # the costs come from the cache the second time
+            with engine.load(weighty, config=EXACT, batcher="choosy") as model:
+                plan = ready(model).plan
+                assert set(plan.compiled_bytes) == {1}
+                models_made = sum(device.compiled_copies for device in plan.devices)
+                tensors = len(plan.lanes) * 4 * (WIDTHS[0] + WIDTHS[-1])
+                assert plan.memory_bytes == models_made * plan.compiled_bytes[1] + tensors
 
 
 def test_the_plan_has_the_measured_bytes_of_a_compiled_model(load: Callable[..., ovengine.Model]) -> None:

@@ -231,9 +231,8 @@ class Planner:
             return compiler
         rows = 1 if axis.batchable or axis.mode == "rows" else None
         chosen, name, why = _kernels.choose(compiler, rows, self.options.verify, self.cache)
-        decision = Decision("kernels", name, why)
-        if name != _kernels.USUAL and decision not in self.decisions:
-            self.decisions.append(decision)
+        if name != _kernels.USUAL and Decision("kernels", name, why) not in self.decisions:
+            self.decide("kernels", name, why)
         return chosen
 
     def confirm_single(self, compiler: Compiler, axis: BatchAxis) -> BatchAxis:
@@ -304,9 +303,9 @@ class Planner:
 
     def _cut(self, compiler: Compiler, batch: BatchPlan) -> BatchPlan:
         """Without the sizes that fail their proof."""
+        compiler.keep_only((1, *batch.ladder))
         if batch.ladder == (1,):
             return batch
-        compiler.keep_only((1, *batch.ladder))
         ladder, failed = verify_ladder(compiler, batch.ladder, self.options.verify, self.cache)
         if failed is None:
             return batch
@@ -449,6 +448,7 @@ class Planner:
         example = next(iter(lanes[0][1].values()))
         as_it_is = axis.mode != "rows" or compiler.is_blob
         made = (None,) if as_it_is else batch.ladder
+        compiled_bytes = {rows or 1: compiler.ledger.expected(rows) for rows in made}
         inputs = _tensors(example.inputs, axis.mode, axis.inputs)
         outputs = _tensors(example.outputs, axis.mode, axis.outputs)
         return Plan(
@@ -461,10 +461,10 @@ class Planner:
             batch=batch,
             scheduler=choices.policy.name,
             precision=tuple(compiler.precision(index) for index in range(len(compiler.devices))),
-            memory_bytes=compiler.ledger.held_bytes
+            memory_bytes=compiler.copies * sum(compiled_bytes.values())
             + _memory.tensor_bytes(compiler.devices, batch.ladder[-1], (*inputs, *outputs)),
             memory_limit=self.options.memory_limit,
-            compiled_bytes={rows or 1: compiler.ledger.expected(rows) for rows in made},
+            compiled_bytes=compiled_bytes,
             max_queue_size=self.options.max_queue_size,
             queue_full_action=self.options.queue_full_action,
             decisions=(Decision("batch axis", axis.mode, str(axis)), *self.decisions),
