@@ -123,7 +123,7 @@ def test_bulk_requests_count_against_the_size_of_the_queue() -> None:
         bulk = np.zeros((20, 4), np.float32)
         accepted = [model.submit(bulk) for _ in range(3)]
         for call in (model.submit, model.ainfer, model.infer_rows, model):
-            with pytest.raises(ovengine.QueueFull, match="3 requests wait for model 'fake', and max_queue_size is 3"):
+            with pytest.raises(ovengine.QueueFull, match="3 requests wait for model 'fake', and there is room for 3"):
                 call(bulk)
         assert model.stats().pending_requests == 3
         assert model.stats().rejections["queue_full"] == 4

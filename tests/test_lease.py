@@ -192,7 +192,7 @@ def test_a_batch_goes_on_without_a_slow_lease_which_is_then_lost(neighbours: int
         futures = [model.submit(np.full(4, i, np.float32)) for i in range(neighbours)]
         assert [float(future.result()["y"][0]) for future in futures] == [i + 1.0 for i in range(neighbours)]
         array[...] = 200  # harmless: the memory is the lease's until it lets go
-        with pytest.raises(ovengine.LeaseLost, match="the batch went on without this lease"):
+        with pytest.raises(ovengine.LeaseLost, match="the batch ran without this lease"):
             lease.submit()
         with pytest.raises(ovengine.LeaseLost, match="the lease is over"):
             lease.submit()

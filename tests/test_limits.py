@@ -71,7 +71,7 @@ def test_the_queues_size_can_be_raised_lowered_and_lifted() -> None:
         more = fill(lambda: model.submit(row))
         assert len(more) == 3
         model.set(max_queue_size=1)
-        with pytest.raises(ovengine.QueueFull, match="max_queue_size is 1"):
+        with pytest.raises(ovengine.QueueFull, match="there is room for 1;"):
             model.submit(row)
         model.set(max_queue_size=None)
         more.append(model.submit(row))

@@ -554,7 +554,7 @@ def test_dimensions_may_have_bounds(load: Callable[..., ovengine.Model], shape: 
 
 @pytest.mark.parametrize("shape", [[-1, "many"], "[?,1...8]", [1.5, 2], [None, 2]])
 def test_what_is_no_dimension_is_an_error(load: Callable[..., ovengine.Model], shape: Any) -> None:
-    with pytest.raises(ConfigError, match="is no dimension; give a length, -1 for any, or bounds such as"):
+    with pytest.raises(ConfigError, match="is not a dimension; give a length, -1 for any, or bounds such as"):
         load(mlp(*TINY_MLP), shapes={"x": shape})
 
 

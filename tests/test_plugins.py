@@ -432,7 +432,7 @@ def test_what_a_loader_says_about_the_model_is_passed_on(ovengine_engine: MakeEn
 
 def test_a_loader_that_returns_no_model_is_an_error(ovengine_engine: MakeEngine) -> None:
     engine = ovengine_engine(module(ovengine_model_loaders=lambda: [Loader(result=42)]))
-    with pytest.raises(PluginError, match="returned int, which is no model"):
+    with pytest.raises(PluginError, match="returned int, which is not a model"):
         engine.load("x.mine", loader="mine")
 
 

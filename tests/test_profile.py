@@ -50,7 +50,7 @@ def test_a_profile_survives_its_file(settings: Settings, tmp_path: Path) -> None
         (lambda found: found.update(format=FORMAT + 1), f"reads {FORMAT}"),
         (lambda found: found.pop("format"), "lacks 'format'"),
         (lambda found: found.pop("why"), "lacks 'why'"),
-        (lambda found: found.update(settings=[1]), "settings are no object"),
+        (lambda found: found.update(settings=[1]), "settings are not a JSON object"),
         (lambda found: found["settings"].pop("lanes"), "lacks 'lanes'"),
         (lambda found: found["settings"].update(lanes=0), "lanes must be"),
         (lambda found: found["settings"].update(lanes=True), "lanes must be"),
@@ -79,7 +79,7 @@ def test_a_file_that_is_no_profile_is_refused_with_the_reason(change: Any, text:
 def test_a_corrupt_file_is_refused(content: bytes, tmp_path: Path, tiny_mlp: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="is no profile"):
+    with pytest.raises(ConfigError, match="is not a profile"):
         ovengine.load(tiny_mlp, profile=path)
     with pytest.raises(ConfigError, match="cannot read the profile"):
         ovengine.load(tiny_mlp, profile=tmp_path / "absent.json")

@@ -82,7 +82,7 @@ class PluginCalls:
             for builtin in (self._plugins.get("model_loader", name) for name in BUILTIN_LOADERS):
                 if builtin.can_load(loaded):
                     return self._read_with(builtin, loaded)
-        raise PluginError(f"loader {loader.name!r} returned {type(loaded).__name__}, which is no model")
+        raise PluginError(f"loader {loader.name!r} returned {type(loaded).__name__}, which is not a model")
 
     # -- device selectors ---------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class PluginCalls:
         try:
             native = policy.native
             if native not in NATIVE_POLICIES and type(native).__name__ != "PyCapsule":
-                raise PluginError(f"native is {native!r}, neither of {', '.join(NATIVE_POLICIES)} nor a PyCapsule")
+                raise PluginError(f"native is {native!r}, not a PyCapsule or one of {', '.join(NATIVE_POLICIES)}")
             return policy, native
         except Exception as error:  # whatever a plugin may raise
             policy = self.replace_policy(policy, error)

@@ -38,6 +38,7 @@ def dimensions(shape: Shape) -> tuple[str, ...]:
     for part in parts:
         if not _DIMENSION.fullmatch(part):
             raise ConfigError(
-                f"{part!r} in the shape {shape!r} is no dimension; give a length, -1 for any, or bounds such as '1..64'"
+                f"{part!r} in the shape {shape!r} is not a dimension; "
+                "give a length, -1 for any, or bounds such as '1..64'"
             )
     return tuple(parts)

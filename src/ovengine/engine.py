@@ -228,7 +228,7 @@ class Engine:
         if self._forked:
             raise ForkedError(f"this engine belongs to the parent process; {FORK_ADVICE}")
         if self._closed:
-            raise EngineClosed("the engine is closed")
+            raise EngineClosed("the engine is closed; make a new one")
 
     def _mark_forked(self) -> None:
         """In a forked child: the lanes and OpenVINO's threads exist in the parent only."""

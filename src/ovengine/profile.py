@@ -179,7 +179,7 @@ class Profile:
             raise ConfigError(f"cannot read the profile {os.fspath(path)}: {error.strerror or error}") from error
         except (KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise ConfigError(f"{os.fspath(path)} is no profile of `ovengine tune`: {reason}; tune again") from error
+            raise ConfigError(f"{os.fspath(path)} is not a profile of `ovengine tune`: {reason}; tune again") from error
 
     @classmethod
     def parse(cls, value: Any) -> Profile:
@@ -195,7 +195,7 @@ class Profile:
             KeyError, TypeError, ValueError: `value` is something else.
         """
         if not isinstance(value, Mapping):
-            raise TypeError("it holds no object")
+            raise TypeError("it is not a JSON object")
         if value["format"] != FORMAT:
             raise ValueError(f"its format is {value['format']!r}, and this release of ovengine reads {FORMAT}")
         return cls(Conditions.parse(value["conditions"]), Settings.parse(value["settings"]), str(value["why"]))
@@ -221,7 +221,7 @@ class Profile:
 
 def _check_names(cls: type, value: object) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(f"its {cls.__name__.lower()} are no object")
+        raise TypeError(f"its {cls.__name__.lower()} are not a JSON object")
     for name in value:
         if name not in {f.name for f in fields(cls)}:
             raise ValueError(f"it has an unknown entry {name!r}")

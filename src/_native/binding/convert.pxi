@@ -107,7 +107,8 @@ cdef list _in_order(object inputs, tuple specs):
             given[index] = True
         missing = [key for key, is_given in zip(port_keys(specs), given) if not is_given]
         if missing:
-            raise errors.InputError(f"no value for input {', '.join(map(repr, missing))}")
+            names = ", ".join(map(repr, missing))
+            raise errors.InputError(f"no value for input {names}; the model needs all its inputs")
         return values
     if isinstance(inputs, (list, tuple)):
         if len(inputs) != len(specs):

@@ -106,18 +106,23 @@ cdef class Future:
 
     cdef object _error(self, Outcome outcome):
         if outcome == Outcome.cancelled:
-            return errors.Cancelled("the request was cancelled")
+            return errors.Cancelled(f"the request to model {self._model.name!r} was cancelled")
         if outcome == Outcome.closed:
             what = f"model {self._model.name!r}" if self._model._closed else "the session"
-            return errors.EngineClosed(f"{what} was closed before the request had its result")
+            return errors.EngineClosed(
+                f"{what} was closed before the request was served; collect the results first, or give close() more time"
+            )
         if outcome == Outcome.lease_lost:
-            return errors.LeaseLost("the batch went on without this lease")
+            return errors.LeaseLost(
+                f"the batch of model {self._model.name!r} ran without this lease; submit it sooner, or submit an array"
+            )
         if outcome == Outcome.expired:
             return errors.DeadlineExceeded(
-                f"the deadline came before model {self._model.name!r} could run the request; it was not run"
+                f"the deadline passed before model {self._model.name!r} could run the request, which was dropped; "
+                "allow more time, or submit less at a time"
             )
         if outcome == Outcome.superseded:
-            return errors.Superseded("a newer request of the group, with latest_only, has taken the place of this one")
+            return errors.Superseded("a newer request of the group, with latest_only, took the place of this one")
         reason = ModelCore.completion(self._ticket).failure(self._ticket.row).decode(errors="replace")
         return errors.InferenceError(f"inference on model {self._model.name!r} failed: {_reason(reason)}")
 

@@ -1,6 +1,9 @@
 # Lease: rows of the batch's own input memory, handed to the caller.
 
 
+cdef str _LEASE_IS_OVER = "the lease is over: its rows were submitted or released; take another one with model.lease()"
+
+
 cdef class Lease:
     """Rows of the batch's own input memory: write them in place, then submit them. No copy is made.
 
@@ -26,7 +29,7 @@ cdef class Lease:
         raise TypeError("a lease comes from model.lease()")
 
     def __reduce__(self):
-        raise TypeError("a Lease is native memory and cannot be pickled")
+        raise TypeError("a Lease is native memory and cannot be pickled; pickle copies of its arrays")
 
     def __dealloc__(self):
         if self._open:
@@ -52,7 +55,7 @@ cdef class Lease:
         cdef int i, ndim
         cdef Py_ssize_t index
         if not self._open:
-            raise errors.LeaseLost("the lease is over: its rows were submitted or released")
+            raise errors.LeaseLost(_LEASE_IS_OVER)
         index = port_index(self._model._inputs, key, "input")
         if self._arrays[index] is None:
             spec = <PortSpec>self._model._inputs[index]
@@ -85,7 +88,7 @@ cdef class Lease:
         cdef Admission admission = Admission.ok
         cdef NativeModel model = self._model
         if not self._open:
-            raise errors.LeaseLost("the lease is over: its rows were submitted or released")
+            raise errors.LeaseLost(_LEASE_IS_OVER)
         if model.core.get().forked() or model._closed:
             self.release()
             raise _closed_error(model)
@@ -95,8 +98,8 @@ cdef class Lease:
         if not model.core.get().publish_lease(self._ticket, admission):
             self.release()
             raise errors.LeaseLost(
-                "the batch went on without this lease, which was not submitted in time; "
-                "write faster, or fill an array of your own and submit that"
+                "the batch ran without this lease, which was not submitted in time; "
+                "submit it sooner, or fill an array of your own and submit that"
             )
         self._open = False
         if admission == Admission.full:

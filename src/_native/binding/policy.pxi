@@ -24,6 +24,6 @@ cdef _set_policy(Builder* builder, object policy):
             f"ABI {OVENGINE_POLICY_ABI_VERSION} (from {OVENGINE_POLICY_LEAST_SIZE} bytes); build the plugin again"
         )
     if native.select_lane == NULL:
-        raise errors.PluginError("the policy has no select_lane")
+        raise errors.PluginError("the native policy has no select_lane function; set it in the struct")
     Py_INCREF(policy)
     builder.set_native_policy(native, _release_capsule, <void*><PyObject*>policy)

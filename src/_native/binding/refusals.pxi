@@ -11,10 +11,13 @@ cdef Deadline _deadline(object timeout) except *:
 
 
 cdef object _queue_full(NativeModel model):
+    cdef uint64_t waiting = model.core.get().approx_waiting()
+    cdef uint64_t room = model._max_queue_size or model.core.get().ring_capacity()
     model._rejected_full += 1
+    share = ", of which the request's group has its share" if waiting < room else ""
     return errors.QueueFull(
-        f"{model.core.get().approx_waiting()} requests wait for model {model.name!r}, and max_queue_size is "
-        f"{model._max_queue_size or 'the ring'}; submit less at a time, or raise the limit"
+        f"{waiting} requests wait for model {model.name!r}, and there is room for {room}{share}; "
+        "submit less at a time, or raise max_queue_size"
     )
 
 
@@ -25,4 +28,4 @@ cdef object _closed_error(NativeModel model):
             "start processes with the method 'spawn' or 'forkserver', or load no model before the fork"
         )
     model._rejected_closed += 1
-    return errors.EngineClosed(f"model {model.name!r} is closed")
+    return errors.EngineClosed(f"model {model.name!r} is closed; load it again")

@@ -234,7 +234,9 @@ cdef class Session:
             raise _closed_error(self._model)
         if self._closed:
             self._model._rejected_closed += 1
-            raise errors.EngineClosed(f"this session of model {self._model.name!r} is closed")
+            raise errors.EngineClosed(
+                f"this session of model {self._model.name!r} is closed; open another one with model.session()"
+            )
         return 0
 
     # --- the end ---
