@@ -57,6 +57,11 @@ cdef extern from "device/fake_executor.hpp" namespace "ovengine" nogil:
         uint32_t fail_every
 
 cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
+    cdef cppclass NativeInputValues "ovengine::InputValues":
+        double low, high
+        cbool is_free, fears_nan
+        string unknown
+
     cdef cppclass NativeGraph "ovengine::Graph":
         const string& name()
         const vector[NativePort]& inputs()
@@ -73,6 +78,7 @@ cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
         shared_ptr[NativeGraph] batch_first(const vector[optional[int64_t]]& inputs,
                                             const vector[optional[int64_t]]& outputs) except +
         shared_ptr[NativeGraph] padded_inside(size_t input, int64_t axis, const vector[int64_t]& lengths) except +
+        vector[NativeInputValues] input_values() except +
 
     cdef cppclass NativeRuntime "ovengine::Runtime":
         NativeRuntime() except +

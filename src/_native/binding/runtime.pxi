@@ -188,6 +188,18 @@ cdef class Graph:
             raise errors.ModelError(f"padding would show: {_reason(error)}") from None
         return _graph(changed, self._owner)
 
+    def input_values(self):
+        """Return which values each input can take without leading an operator astray.
+
+        For each input `(low, high, free, fears_nan, unknown)`: bounds, both included; whether no operator relies on the
+        values; whether values that are not finite are dangerous; and the operator that relies on values for which no
+        bounds are known, or an empty string.
+        """
+        cdef vector[NativeInputValues] found
+        with nogil:
+            found = self.native.get().input_values()
+        return tuple([(one.low, one.high, one.is_free, one.fears_nan, one.unknown.decode()) for one in found])
+
 
 cdef vector[optional[int64_t]] _axes(object axes) except *:
     cdef vector[optional[int64_t]] result

@@ -17,6 +17,14 @@ namespace ovengine {
 // An axis of a shape, or none.
 using Axis = std::optional<std::int64_t>;
 
+// What an input may be given in trial runs: values between `low` and `high`, both included.
+struct InputValues {
+    double low, high;     // infinite where floating-point numbers may be anything
+    bool is_free;         // nothing depends on the values
+    bool fears_nan;       // an operator may be led astray by values that are no numbers
+    std::string unknown;  // what takes values that it is not known how to make up; empty where nothing does
+};
+
 // A model before compilation; immutable. Wraps a shared ov::Model.
 class Graph {
   public:
@@ -44,6 +52,8 @@ class Graph {
     // See openvino_padding.hpp.
     std::shared_ptr<Graph> padded_inside(std::size_t input, std::int64_t axis,
                                          const std::vector<std::int64_t>& lengths) const;
+    // See openvino_values.hpp.
+    std::vector<InputValues> input_values() const;
     const Impl& impl() const { return *impl_; }
 
   private:
