@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovengine._core import port_index
+from ovengine._values import InputValues, Values
 from ovengine.errors import ConfigError, InputError, OvengineError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ Array = np.ndarray[Any, Any]
 TOLERANCE = 1e-3
 # Rows of a trial: two that differ tell whether an output says anything.
 TRIAL_ROWS = 2
-# Integers may be indices or flags, of which only small ones are safe.
+# Integers of a trial, where they may be so large.
 MOST = 9
 # Numbers of which the largest and the smallest are none of the padding's.
 SPANS = ((-1.0, 1.0), (-9.0, -1.0), (1.0, 9.0))
@@ -127,11 +128,12 @@ def _holds(dtype: np.dtype[Any], value: float) -> bool:
         return False
 
 
-def prove(plan: Bucketing, compiled: Compiled) -> tuple[int, ...]:
+def prove(plan: Bucketing, graph: Graph, compiled: Compiled) -> tuple[int, ...]:
     """The sequence axis of each output, 0 where it has none.
 
     Args:
         plan: what to pad.
+        graph: of the model.
         compiled: the model for sequences of any length, in f32 where the device can.
 
     Raises ConfigError: padded sequences get other answers, or no trial tells.
@@ -148,11 +150,11 @@ def prove(plan: Bucketing, compiled: Compiled) -> tuple[int, ...]:
                 "model does not ignore the padding"
             )
 
-    _try(plan, compiled, lambda x, bucket: compiled.run(_padded(plan, x, bucket)), check)
+    _try(plan, graph, compiled, lambda x, bucket: compiled.run(_padded(plan, x, bucket)), check)
     return tuple(axes)
 
 
-def prove_inside(plan: Bucketing, compiled: Compiled, padded: Compiled) -> None:
+def prove_inside(plan: Bucketing, graph: Graph, compiled: Compiled, padded: Compiled) -> None:
     """Compare the model with one that pads and masks inside (`Graph.padded_inside`), both in f32.
 
     Raises ConfigError: the answers differ, or no trial tells.
@@ -165,11 +167,12 @@ def prove_inside(plan: Bucketing, compiled: Compiled, padded: Compiled) -> None:
                 f"to {bucket}, with the padding masked"
             )
 
-    _try(plan, compiled, lambda x, _: padded.run(x), check)
+    _try(plan, graph, compiled, lambda x, _: padded.run(x), check)
 
 
 def _try(
     plan: Bucketing,
+    graph: Graph,
     compiled: Compiled,
     run_padded: Callable[[list[Array], int], list[Array]],
     check: Callable[[int, Array, Array, int, int], None],
@@ -177,9 +180,10 @@ def _try(
     """Run made-up sequences alone and padded to a bucket, and `check(output, alone, padded, length, bucket)`."""
     silent = {port.name for port in compiled.outputs}
     failure = ""
+    trials = [(length, bucket, _values(plan, graph, length, bucket)) for length, bucket in _trials(plan.lengths)]
     for inputs in _draws(compiled.inputs):
-        for length, bucket in _trials(plan.lengths):
-            x = [draw(plan.shape(i, _lengths(port), length)) for i, (draw, port) in enumerate(inputs)]
+        for length, bucket, values in trials:
+            x = [draw(plan.shape(i, _lengths(port), length), values[i]) for i, (draw, port) in enumerate(inputs)]
             try:
                 alone, padded = compiled.run(x), run_padded(x, bucket)
             except OvengineError as error:  # numbers that are no valid indices, say
@@ -205,18 +209,40 @@ def _trials(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield from sorted(pairs or {(lengths[0], lengths[0])})
 
 
+def _values(plan: Bucketing, graph: Graph, length: int, bucket: int) -> Values:
+    """Inputs that are right at both lengths. Raises ConfigError when none are known, or the padding is not."""
+
+    def at(length: int) -> Graph:
+        return graph.reshaped({i: plan.shape(i, _lengths(port), length) for i, port in enumerate(graph.inputs)})
+
+    values = Values.of(at(length), at(bucket))
+    if values.unknown is not None:
+        raise ConfigError(f"buckets: nothing shows that padding changes no answer, since {values.unknown}")
+    for index, (port, pad) in enumerate(zip(graph.inputs, plan.pads, strict=True)):
+        one = values[index]
+        if plan.axes[index] and not one.free and not one.low <= pad <= one.high:
+            raise ConfigError(
+                f"buckets: input {port.name!r} takes values of {one.low:g} to {one.high:g}, and the pad is {pad!r}"
+            )
+    return values
+
+
 def _draws(ports: Sequence[Port]) -> Iterator[list[tuple[Any, Port]]]:
     """Inputs of made-up numbers: each input in turn varies while the other integers are ones, as a mask should be."""
     rng = np.random.default_rng(0)
 
-    def draw(port: Port, varies: bool, span: tuple[float, float], shape: tuple[int, ...]) -> Array:
+    def draw(port: Port, varies: bool, span: tuple[float, float], shape: tuple[int, ...], values: InputValues) -> Array:
         if port.dtype.kind == "f":
-            return rng.uniform(*span, shape).astype(port.dtype)
-        return (rng.integers(1, MOST, shape, endpoint=True) if varies else np.ones(shape)).astype(port.dtype)
+            return rng.uniform(*(span if values.free else (values.low, values.high)), shape).astype(port.dtype)
+        one, most = (int(min(max(n, values.low), values.high)) for n in (1, MOST))
+        return (rng.integers(one, most, shape, endpoint=True) if varies else np.full(shape, one)).astype(port.dtype)
 
     spans = SPANS if any(port.dtype.kind == "f" for port in ports) else SPANS[:1]
     for varied, span in itertools.product(ports, spans):
-        yield [((lambda shape, p=port, v=port is varied, s=span: draw(p, v, s, shape)), port) for port in ports]
+        yield [
+            ((lambda shape, values, p=port, v=port is varied, s=span: draw(p, v, s, shape, values)), port)
+            for port in ports
+        ]
 
 
 def _lengths(port: Port) -> tuple[int, ...]:

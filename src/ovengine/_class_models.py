@@ -63,7 +63,7 @@ def _padding(
     bucketing = _buckets.bucketing(graph, planner.options.buckets)
     try:
         with compiler.in_f32(None) as compiled:
-            cut_axes = _buckets.prove(bucketing, compiled)
+            cut_axes = _buckets.prove(bucketing, graph, compiled)
     except ConfigError as shows:
         return None, [], _padded_inside(planner, compiler, axis, graph, bucketing, shows)
     planner.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded trial sequences got the same answers")
@@ -93,7 +93,7 @@ def _padded_inside(
     options = planner.options
     found = Compiler(planner.runtime, inside, compiler.devices, options.config, axis, options.memory_limit)
     with compiler.in_f32(None) as alone, found.in_f32(None) as masked:
-        _buckets.prove_inside(bucketing, alone, masked)
+        _buckets.prove_inside(bucketing, graph, alone, masked)
     planner.make_room(found, None, 1)
     planner.decide("buckets", ", ".join(map(str, bucketing.lengths)), "padded inside the model, and masked there")
     return found

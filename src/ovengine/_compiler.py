@@ -17,6 +17,7 @@ from ovengine._cache import Cache
 from ovengine._core import Compiled, Graph, Runtime, openvino_version
 from ovengine._costs import CostTable
 from ovengine._memory import Ledger, NoRoom, with_shared_lanes
+from ovengine._values import UnknownValues, Values
 from ovengine.config import CORE_PROPERTIES
 from ovengine.errors import ModelError, PropertyError
 from ovengine.hookspecs import Blob
@@ -62,6 +63,7 @@ class Compiler:
         self._config = config
         self._axis = axis
         self._graphs: dict[int, Graph] = {}
+        self._values: dict[tuple[tuple[int | None, ...], int | None], Values] = {}
         self._compiled: dict[Key, Compiled] = {}
         # Measured by this load; `table` has what is known from others, too.
         self._measured: set[int | None] = set()
@@ -168,7 +170,8 @@ class Compiler:
         self.ledger.release(rows)
 
     def measure(self, rows: int | None) -> float:
-        """Seconds of one inference while the first device's other lanes are busy as well; measured once.
+        """Seconds of one inference while the first device's other lanes are busy as well; measured once. Raises
+        UnknownValues.
 
         Lanes share caches and memory: what a batch size is worth shows only when all of them run it.
         """
@@ -183,6 +186,7 @@ class Compiler:
         first_time = rows not in self._measured
         if first_time and rows in seconds:
             return seconds[rows]
+        inputs = self.values(rows).to_measure(self.compiled(rows).inputs)
         self.between_steps()
         lanes = range(min(self.devices[0].lanes, MEASURED_LANES))
         self.ledger.book(rows, self.copies)  # those of the other lanes follow
@@ -193,10 +197,22 @@ class Compiler:
         limit = MEASURE_SECONDS if first_time else 2 * MEASURE_SECONDS
         weighing = self._weigh(rows, len(compiled), used=True) if first_time else contextlib.nullcontext()
         with weighing, self.table.others.watched():
-            found = at_once(lambda one: one.measure(min_runs=min_runs, max_seconds=limit), compiled)
+            found = at_once(lambda one: one.measure(inputs, min_runs=min_runs, max_seconds=limit), compiled)
         self._measured.add(rows)
         seconds[rows] = min(sum(found) / len(found), seconds.get(rows, math.inf))
         return seconds[rows]
+
+    def values(self, *sizes: int | None, length: int | None = None) -> Values:
+        """Inputs for trial runs at each of these batch sizes, with so many elements where a dimension is dynamic.
+
+        Raises UnknownValues for a blob.
+        """
+        if isinstance(self._model, Blob):
+            raise UnknownValues("nobody can look into a blob, to see which values it takes")
+        if (sizes, length) not in self._values:
+            graphs = [self._graph(rows) for rows in sizes]
+            self._values[sizes, length] = Values.of(*(_with_length(graph, length) for graph in graphs))
+        return self._values[sizes, length]
 
     @contextlib.contextmanager
     def in_f32(self, rows: int | None, device: int = 0) -> Iterator[Compiled]:
@@ -329,6 +345,13 @@ class Compiler:
                     reason = str(error).strip().splitlines()[-1]
                     raise PropertyError(f"{plan.device} refuses {name}={plan.properties[name]!r}: {reason}") from error
             raise
+
+
+def _with_length(graph: Graph, length: int | None) -> Graph:
+    if length is None or all(-1 not in (port.shape or ()) for port in graph.inputs):
+        return graph
+    shapes = [[length if dimension < 0 else dimension for dimension in port.shape or ()] for port in graph.inputs]
+    return graph.reshaped(dict(enumerate(shapes)))
 
 
 def at_once(function: Callable[[Item], Value], items: Iterable[Item], threads: int = MEASURED_LANES) -> list[Value]:

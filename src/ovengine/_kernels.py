@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovengine import _proof
+from ovengine import _proof, _values
 from ovengine._compiler import THREADING
 from ovengine.errors import OvengineError
 
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from ovengine._cache import Cache
     from ovengine._compiler import Compiler
     from ovengine._core import Compiled, Port
+    from ovengine._values import InputValues, Values
     from ovengine.config import Verify
     from ovengine.plan import DevicePlan
 
 Array = np.ndarray[Any, Any]
 
 KIND = "kernels"
-VERSION = 1
+VERSION = 2
 # Relative to the largest value: kernels may round to other steps of the quantization, a few of which add up.
 TOLERANCE = 5e-2
 # Rows that are made up, alone in an inference each.
@@ -61,14 +62,16 @@ def choose(compiler: Compiler, rows: int | None, mode: Verify, cache: Cache) -> 
 def _first_that_agrees(compiler: Compiler, rows: int | None) -> tuple[str, str]:
     """The configuration, and why none before it."""
     devices = range(len(compiler.devices))
+    values = compiler.values(rows, length=LENGTH)
+    values.check()
     wanted = []
     for device in devices:
         with compiler.as_default(rows, device) as default:
-            wanted.append([default.run(x) for x in _made_up(default.inputs)])
+            wanted.append([default.run(x) for x in _made_up(values, default.inputs)])
 
     def difference(name: str) -> str | None:
         configured = _configured(compiler, name)
-        found = (_difference(configured.compiled(rows, device), wanted[device]) for device in devices)
+        found = (_difference(values, configured.compiled(rows, device), wanted[device]) for device in devices)
         return next((why for why in found if why is not None), None)
 
     why = difference(USUAL)
@@ -81,29 +84,27 @@ def _first_that_agrees(compiler: Compiler, rows: int | None) -> tuple[str, str]:
     return DEFAULT, why
 
 
-def _difference(compiled: Compiled, wanted: Sequence[Sequence[Array]]) -> str | None:
+def _difference(values: Values, compiled: Compiled, wanted: Sequence[Sequence[Array]]) -> str | None:
     """The first output in which a compiled model differs from the default configuration."""
-    for x, outputs in zip(_made_up(compiled.inputs), wanted, strict=True):
+    for x, outputs in zip(_made_up(values, compiled.inputs), wanted, strict=True):
         for port, found, right in zip(compiled.outputs, compiled.run(x), outputs, strict=True):
             if not _proof._same(found, right, TOLERANCE, right):
                 return f"output {port.name!r} is not what OpenVINO's default configuration gives"
     return None
 
 
-def _made_up(ports: Sequence[Port]) -> Iterator[list[Array]]:
-    """Inputs of a few inferences; integers may be indices, of which only 0 and 1 are safe."""
+def _made_up(values: Values, ports: Sequence[Port]) -> Iterator[list[Array]]:
+    """Inputs of a few inferences."""
     rng = np.random.default_rng(0)
 
-    def draw(port: Port) -> Array:
+    def draw(port: Port, one: InputValues) -> Array:
         shape = [LENGTH if length < 0 else length for length in port.shape or ()]
-        if port.dtype.kind == "f":
+        if port.dtype.kind == "f" and one.free:
             return (3 * rng.standard_normal(shape)).astype(port.dtype)
-        if port.dtype.kind in "iub":
-            return rng.integers(0, 2, shape).astype(port.dtype)
-        raise TypeError(f"input {port.name!r} is of type {port.dtype}")
+        return _values.drawn(rng, port, one, shape)
 
     for _ in range(TRIALS):
-        yield [draw(port) for port in ports]
+        yield [draw(port, values[index]) for index, port in enumerate(ports)]
 
 
 def _configured(compiler: Compiler, name: str) -> Compiler:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ovengine import _batch_axis, _costs, _element_types, _kernels, _memory, _profiles, _shapes
+from ovengine import _batch_axis, _costs, _element_types, _kernels, _memory, _profiles, _shapes, _values
 from ovengine._cache import Cache
 from ovengine._class_models import start_classes
 from ovengine._compiler import Compiler, Lanes
@@ -242,7 +242,8 @@ class Planner:
         try:
             compiler.measure(1)  # a model that does not compile at all is no fault of the batcher
         except InferenceError as error:
-            return replace(axis, batchable=False, why=str(error), failed=TRIAL_RUN)
+            failed = _values.CHECK if isinstance(error, _values.UnknownValues) else TRIAL_RUN
+            return replace(axis, batchable=False, why=str(error), failed=failed)
         # One row at a time is right for a model made for one row; for any other it needs the trial, too.
         return axis if axis.mode == "rows" else self._verified(compiler, axis)
 
@@ -396,7 +397,7 @@ class Planner:
             compiler.keep_only([])
         lanes = compiler.lanes((None,) if as_it_is else batch.ladder)
         if not batch.cost_us and axis.mode != "dynamic":
-            # Zeros may be no input for this model; its cost then stays unknown, and matters little at one size.
+            # Where no input is known for it, its cost stays unknown, and matters little at one size.
             with contextlib.suppress(InferenceError):
                 batch = replace(batch, cost_us={1: compiler.measure(None if as_it_is else 1) * 1e6})
         compiler.keep_costs()

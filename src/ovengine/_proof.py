@@ -12,7 +12,7 @@ other or padding is shown bit for bit in any precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,13 @@ from ovengine._core import port_keys
 from ovengine.errors import OvengineError
 
 if TYPE_CHECKING:
-    from ovengine._core import Compiled, Port
+    from ovengine._core import Compiled
+    from ovengine._values import Draw, Values
 
 Array = np.ndarray[Any, Any]
-Draw = Callable[["Port"], Array]
 
 # What is kept in the cache is found anew when this changes. To be raised with the checks.
-VERSION = 2
+VERSION = 3
 
 # Kernels for another batch size may add in another order: what that may change, relative to the largest value. For f16
 # and bf16 it is two units in the last place, and comes on top of what rounding does to rows alone, see ERROR_RATIO.
@@ -42,9 +42,6 @@ REPEAT_TOLERANCE = 1e-6
 POSITION_TOLERANCE = 1e-4
 # Rows that differ by less than this tell nothing about which of them a result belongs to.
 DISTINCT_TOLERANCE = 1e-4
-# Other rows are replaced by ones this much larger, so that even a small leak shows.
-OTHERS_SCALE = 100.0
-
 
 # The failure that is none of a check's: no outcome for good.
 TRIAL_RUN = "trial run"
@@ -67,33 +64,37 @@ class Proof:
         return self.failed is None
 
 
-def prove(single: Compiled, batched: Compiled, precision: str = "f32", exact: Compiled | None = None) -> Proof:
+def prove(
+    single: Compiled, batched: Compiled, values: Values, precision: str = "f32", exact: Compiled | None = None
+) -> Proof:
     """All checks, on made-up rows; no state, any thread, some twenty inferences of each.
 
     Args:
         single: the model compiled for one row (or several that were proven before).
         batched: the same for more rows, at least 2.
+        values: how rows of both are made up.
         precision: INFERENCE_PRECISION_HINT of the two; what is not known is taken for the coarsest. f32 shows most.
         exact: the model for one row in f32, where `precision` is another one.
 
     An output that is the same for all rows proves nothing, so other inputs are tried, and it counts as a failure if
     none makes a difference.
     """
-    return _prove(_Trial(single, batched, precision, exact), CHECKS)
+    return _prove(_Trial(single, batched, values, precision, exact), CHECKS)
 
 
-def prove_size(known: Compiled, larger: Compiled, precision: str = "f32", exact: Compiled | None = None) -> Proof:
+def prove_size(
+    known: Compiled, larger: Compiled, values: Values, precision: str = "f32", exact: Compiled | None = None
+) -> Proof:
     """That a larger size gives what a proven one gives, where `prove` holds for the model: a few inferences of it."""
-    return _prove(_Trial(known, larger, precision, exact), SIZE_CHECKS)
+    return _prove(_Trial(known, larger, values, precision, exact), SIZE_CHECKS)
 
 
 def _prove(trial: _Trial, checks: Sequence[tuple[str, Check]]) -> Proof:
     silent = set(trial.names)
     try:
-        for draw, shared_draw in _shared_draws() if any(trial.shared) else ((draw, draw) for draw in _draws()):
-            usual = draw is shared_draw
+        for draw, usual in trial.values.draws(trial.shared):
             try:
-                trial.fill(draw, shared_draw)
+                trial.fill(draw)
             except OvengineError:
                 if usual:
                     raise
@@ -118,9 +119,12 @@ def _prove(trial: _Trial, checks: Sequence[tuple[str, Check]]) -> Proof:
 class _Trial:
     """Two compiled models, rows `x` for the larger one, and what it makes of them, `y`; one array a port."""
 
-    def __init__(self, single: Compiled, batched: Compiled, precision: str, exact: Compiled | None) -> None:
+    def __init__(
+        self, single: Compiled, batched: Compiled, values: Values, precision: str, exact: Compiled | None
+    ) -> None:
         self.single = single
         self.batched = batched
+        self.values = values
         self.exact = exact
         self.tolerance = TOLERANCE.get(precision, UNKNOWN_TOLERANCE)
         self.position_tolerance = POSITION_TOLERANCE if precision == "f32" else self.tolerance
@@ -133,10 +137,9 @@ class _Trial:
         self.y: list[Array] = []
         self._apart: dict[Compiled, list[Array]] = {}
 
-    def fill(self, draw: Draw, shared_draw: Draw) -> None:
+    def fill(self, draw: Draw) -> None:
         self.draw = draw
-        ports = zip(self.batched.inputs, self.shared, strict=True)
-        self.x = [shared_draw(port) if shared else draw(port) for port, shared in ports]
+        self.x = self.fresh()
         self.y = self.batched.run(self.x)
         self._apart.clear()
 
@@ -163,11 +166,20 @@ class _Trial:
         """The outputs for other rows; what the rows share stays."""
         return self.batched.run(self.by_row(change, *arguments))
 
+    def mixed(self, kept: Array, others: Sequence[Array]) -> list[Array]:
+        """The outputs when only some rows (flags) are kept, and the rest are those of `others`."""
+        return self.batched.run(
+            [
+                x if shared else np.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, other)
+                for x, other, shared in zip(self.x, others, self.shared, strict=True)
+            ]
+        )
+
     def by_row(self, change: Callable[..., Array], *arguments: int) -> list[Array]:
         return [x if shared else change(x, *arguments) for x, shared in zip(self.x, self.shared, strict=True)]
 
     def fresh(self) -> list[Array]:
-        return [self.draw(port) for port in self.batched.inputs]
+        return self.draw(self.batched.inputs)
 
     def differing(self, found: Sequence[Array], wanted: Sequence[Array], rows: Any, tolerance: float) -> str | None:
         """The first output of which these rows (an index) differ."""
@@ -204,10 +216,11 @@ def _equals_elsewhere(trial: _Trial) -> str | None:
 
 def _ignores_padding(trial: _Trial) -> str | None:
     for used in sorted({1, trial.rows // 2, trial.rows - 1}):
-        y = trial.changed(_part, 0, used, trial.rows)
-        name = trial.differing(y, trial.y, slice(0, used), REPEAT_TOLERANCE)
-        if name is not None:
-            return f"output {name!r} of {used} rows depends on the padding that makes them {trial.rows}"
+        kept = np.arange(trial.rows) < used
+        for y in (trial.changed(_part, 0, used, trial.rows), trial.mixed(kept, trial.values.empty(trial.x))):
+            name = trial.differing(y, trial.y, kept, REPEAT_TOLERANCE)
+            if name is not None:
+                return f"output {name!r} of {used} rows depends on the padding that makes them {trial.rows}"
     return None
 
 
@@ -225,12 +238,8 @@ def _ignores_halves(trial: _Trial, bits: Iterable[int]) -> str | None:
     place = np.arange(trial.rows)
     for bit in bits:
         for kept in (place >> bit & 1 == 0, place >> bit & 1 == 1):
-            for others in (_enlarged(trial.fresh()), _spoilt(trial.x)):
-                mixed = [
-                    x if shared else np.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, other)
-                    for x, other, shared in zip(trial.x, others, trial.shared, strict=True)
-                ]
-                name = trial.differing(trial.batched.run(mixed), trial.y, kept, REPEAT_TOLERANCE)
+            for others in (trial.values.enlarged(trial.fresh()), trial.values.spoilt(trial.x)):
+                name = trial.differing(trial.mixed(kept, others), trial.y, kept, REPEAT_TOLERANCE)
                 if name is not None:
                     return f"output {name!r} of a row depends on the other rows of its batch"
     return None
@@ -256,53 +265,10 @@ def _rows(compiled: Compiled) -> int:
     return shape[0]
 
 
-def _draws() -> Iterator[Draw]:
-    """Ways to make up inputs, from harmless to wide: integers may be indices, of which only 0 and 1 are safe."""
-    rng = np.random.default_rng(0)
-
-    def draw(port: Port, low: float, high: float, most: int) -> Array:
-        shape = port.shape
-        assert shape is not None
-        if port.dtype.kind == "f":
-            return rng.uniform(low, high, shape).astype(port.dtype)
-        if port.dtype.kind in "iu":
-            return rng.integers(0, most, shape, endpoint=True).astype(port.dtype)
-        if port.dtype.kind == "b":
-            return rng.integers(0, 2, shape).astype(port.dtype)
-        raise TypeError(f"input {port.name!r} is of type {port.dtype}")
-
-    for low, high, most in ((-1.0, 1.0, 1), (0.0, 1.0, 9), (-100.0, 100.0, 100)):
-        yield lambda port, low=low, high=high, most=most: draw(port, low, high, most)  # type: ignore[misc]
-
-
-def _shared_draws() -> Iterator[tuple[Draw, Draw]]:
-    """Of rows and of what they share, which may decide what the model does (an axis, say): small values first."""
-
-    def constant(port: Port, value: int) -> Array:
-        unsigned = port.dtype.kind in "ub"
-        return np.full(port.shape or (), abs(value) if unsigned else value, port.dtype)
-
-    harmless = next(_draws())
-    for value in (0, 1, -1, -2):
-        yield harmless, lambda port, value=value: constant(port, value)  # type: ignore[misc]
-    for draw in _draws():
-        yield draw, draw
-
-
-def _enlarged(arrays: Iterable[Array]) -> list[Array]:
-    """Integers stay as drawn, since larger ones may be no valid indices."""
-    return [array * array.dtype.type(OTHERS_SCALE) if array.dtype.kind == "f" else array for array in arrays]
-
-
-def _spoilt(arrays: Iterable[Array]) -> list[Array]:
-    """Not a number, which stays so through whatever is added or multiplied with it."""
-    return [np.full_like(array, np.nan if array.dtype.kind == "f" else 0) for array in arrays]
-
-
 def _part(array: Array, first: int, last: int, rows: int) -> Array:
-    """Some rows, made `rows` by zeros, as the core pads."""
+    """Some rows, made `rows` by more of the first, as the core pads."""
     part = array[first:last]
-    return np.concatenate([part, np.zeros((rows - len(part), *part.shape[1:]), part.dtype)])
+    return np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
 
 
 def _same(a: Array, b: Array, tolerance: float, whole: Array) -> bool:

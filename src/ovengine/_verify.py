@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ovengine import _proof
+from ovengine import _proof, _values
 from ovengine._memory import NoRoom
 from ovengine._proof import Proof
 from ovengine.errors import ModelError
@@ -30,17 +30,20 @@ def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
     """
 
     def prove(device: int) -> Proof:
+        values = compiler.values(1, TRIAL_ROWS)
         with compiler.in_f32(1, device) as exact:
             with compiler.in_f32(TRIAL_ROWS, device) as several:
-                proof = _proof.prove(exact, several)
+                proof = _proof.prove(exact, several, values)
             del several
             if proof.holds and (precision := compiler.precision(device)) != "f32":
                 pair = compiler.compiled(1, device), compiler.compiled(TRIAL_ROWS, device)
-                return _proof.prove(*pair, precision, exact)
+                return _proof.prove(*pair, values, precision, exact)
         return proof
 
     if mode == "off":
         return Proof(None, "not verified (verify='off')")
+    if (unknown := compiler.values(1, TRIAL_ROWS).unknown) is not None:
+        return Proof(_values.CHECK, unknown)
     for device in range(len(compiler.devices)):
         proof = _kept(compiler, device, {"rows": TRIAL_ROWS}, partial(prove, device), mode, cache)
         if not proof.holds:
@@ -75,10 +78,12 @@ def _first_failure(
         def prove(known: int, size: int) -> Proof:
             larger = compiler.compiled(size, device)
             if precision == "f32":
-                return _proof.prove_size(compiler.compiled(known, device), larger)
+                return _proof.prove_size(compiler.compiled(known, device), larger, compiler.values(known, size))
             if not exact:
                 exact.append(trial.enter_context(compiler.in_f32(1, device)))
-            return _proof.prove_size(compiler.compiled(1, device), larger, precision, exact[0])
+            return _proof.prove_size(
+                compiler.compiled(1, device), larger, compiler.values(1, size), precision, exact[0]
+            )
 
         size, proof = 1, Proof(None, "")
         for known, size in itertools.pairwise((1, *(size for size in ladder if size > 1))):

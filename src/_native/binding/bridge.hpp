@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <map>
@@ -80,13 +81,15 @@ inline Mailbox* try_make_mailbox() noexcept {
     return nullptr;
 }
 
-// Seconds of one infer() on zeroed inputs: after one warm-up, at least `min_runs` and as many as fit; the least mean of
+// Seconds of one infer(): after one warm-up, at least `min_runs` and as many as fit; the least mean of
 // a stretch of them, because whatever else the machine does can only add to it.
-inline double measure(const CompiledModel& model, int min_runs, double max_seconds) {
+inline double measure(const CompiledModel& model, const std::vector<std::byte*>& given, int min_runs,
+                      double max_seconds) {
     std::vector<std::size_t> in, out;
     for (const auto& port : model.inputs()) in.push_back(port_bytes(port));
     for (const auto& port : model.outputs()) out.push_back(port_bytes(port));
-    const Slab inputs(in, 1), outputs(out, 1);
+    const Slab inputs(in, 1, Slab::unset), outputs(out, 1);
+    for (std::size_t port = 0; port < in.size(); ++port) std::memcpy(inputs.port(port), given[port], in[port]);
     const auto executor = model.make_executor();
     executor->infer(0, inputs.ports(), outputs.ports());
     const auto seconds = [](platform::Clock::duration time) { return std::chrono::duration<double>(time).count(); };

@@ -189,7 +189,7 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     shared_ptr[CompiledModel] make_fake(const vector[NativePort]& inputs, const vector[NativePort]& outputs,
                                         FakeBehavior behavior, cbool has_poison, float poison) except +
     NativeMailbox* try_make_mailbox()
-    double measure(const CompiledModel& model, int min_runs, double max_seconds) except +
+    double measure(const CompiledModel& model, const vector[byte*]& inputs, int min_runs, double max_seconds) except +
     cbool has_state(const CompiledModel& model) except +
     void run_once(const CompiledModel& model, const vector[byte*]& inputs, const vector[byte*]& outputs) except +
 

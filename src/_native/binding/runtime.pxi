@@ -249,30 +249,43 @@ cdef class Compiled:
             blob = self.native.get().export_blob()
         return <bytes>blob
 
-    def measure(self, *, int min_runs=3, double max_seconds=0.05):
-        """Seconds of one `infer()` on zeros, the least of several runs after one to warm up. Raises InferenceError."""
+    def measure(self, inputs, *, int min_runs=3, double max_seconds=0.05):
+        """Seconds of one `infer()`, the least of several runs after one to warm up.
+
+        Args:
+            inputs: an array for each input; of elements smaller than a byte the first bytes count.
+
+        Raises InputError and InferenceError.
+        """
+        cdef vector[byte*] native_inputs
         cdef double seconds
+        kept = self._arrays(inputs, &native_inputs)
         try:
             with nogil:
-                seconds = measure(self.native.get()[0], min_runs, max_seconds)
+                seconds = measure(self.native.get()[0], native_inputs, min_runs, max_seconds)
         except RuntimeError as error:
             raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
         return seconds
 
-    def run(self, inputs):
-        """Run one inference outside any lane, at any shape that the model takes; returns copies of all outputs. For
-        trial runs. Raises InputError and InferenceError.
-        """
-        cdef vector[byte*] native_inputs, native_outputs
+    cdef list _arrays(self, object inputs, vector[byte*]* native_inputs):
+        """Of the compiled shapes; they have to be kept as long as the pointers."""
         kept = []
-        if any([port.shape is None or -1 in port.shape for port in (*self.inputs, *self.outputs)]):
-            return self._run_shaped(inputs)
         for array, port in zip(inputs, self.inputs, strict=True):
             array = np.asarray(array, dtype=port.dtype, order="C")  # which leaves scalars alone
             if array.shape != port.shape:
                 raise errors.InputError(f"input {port.name!r} has shape {array.shape}, compiled is {port.shape}")
             kept.append(array)
             native_inputs.push_back(<byte*>cnp.PyArray_DATA(<cnp.ndarray>array))
+        return kept
+
+    def run(self, inputs):
+        """Run one inference outside any lane, at any shape that the model takes; returns copies of all outputs. For
+        trial runs. Raises InputError and InferenceError.
+        """
+        cdef vector[byte*] native_inputs, native_outputs
+        if any([port.shape is None or -1 in port.shape for port in (*self.inputs, *self.outputs)]):
+            return self._run_shaped(inputs)
+        kept = self._arrays(inputs, &native_inputs)
         outputs = [np.empty(port.shape, dtype=port.dtype) for port in self.outputs]
         for array in outputs:
             native_outputs.push_back(<byte*>cnp.PyArray_DATA(<cnp.ndarray>array))

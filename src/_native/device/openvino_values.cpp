@@ -63,7 +63,7 @@ class Search {
         double least = std::numeric_limits<double>::infinity();
         for (const auto& each : flow_.needs())
             if (each.inputs.has(input) && each.need.valid.low <= each.need.valid.high) {
-                const double high = std::min(each.need.valid.high, type.is_real() ? 32768 : 2147483647.0);
+                const double high = std::isinf(each.need.valid.high) ? kUsual.high : each.need.valid.high;
                 bounds.insert({each.need.valid.low, high});
                 least = std::min(least, high);
             }

@@ -127,17 +127,20 @@ class Lane {
         set_current(&batch, work.rows);
         const std::int64_t start_ns = now_ns();
         std::int64_t end_ns = start_ns;
-        std::uint32_t wanted = 0;
-        for (std::uint32_t row = 0; row < work.rows; ++row) wanted += batch.state(row) == RowState::live;
+        std::uint32_t wanted = 0, requests = 0;
+        for (std::uint32_t row = 0; row < work.rows; ++row) {
+            wanted += batch.state(row) == RowState::live;
+            requests += batch.state(row) != RowState::follower;
+        }
         if (wanted > 0) {
             busy_until_ns_.store(start_ns + static_cast<std::int64_t>(table().run_us(work.rows) * 1e3),
                                  std::memory_order_relaxed);
             if (foreign != nullptr)
                 end_ns = run_foreign(work, batch, start_ns);
             else if (slot->capacity < table().capacity())
-                end_ns = run_outgrown(*slot, batch, work.rows);
+                end_ns = run_outgrown(*slot, batch, work.rows, wanted == requests);
             else
-                end_ns = run_steps(*slot, batch, work.rows, start_ns);
+                end_ns = run_steps(*slot, batch, work.rows, wanted == requests, start_ns);
         }
         const std::int64_t free_ns = std::exchange(ended_ns_, end_ns);
         if (!deadlines_ns_.empty()) {
@@ -232,11 +235,9 @@ class Lane {
                 const std::uint32_t count = batch.state(row) == RowState::follower ? 1 : batch.rows(row);
                 for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
                     const std::size_t bytes = layout_.inputs[port];
-                    std::byte* const to = target->inputs.port(port) + row * bytes;
-                    if (batch.state(row) == RowState::lost)
-                        std::memset(to, 0, count * bytes);
-                    else
-                        std::memcpy(to, slot->inputs.port(port) + row * bytes, count * bytes);
+                    if (batch.state(row) != RowState::lost)
+                        std::memcpy(target->inputs.port(port) + row * bytes, slot->inputs.port(port) + row * bytes,
+                                    count * bytes);
                 }
                 row += count;
             }
@@ -247,16 +248,41 @@ class Lane {
         return target;
     }
 
+    // Padding is more of a row that somebody wants: zeros may be no valid input, and operators do not check.
+    void repeat_row(std::byte* const* inputs, std::uint32_t row, std::uint32_t first,
+                    std::uint32_t last) const noexcept {
+        for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
+            for (std::uint32_t to = first; to < last; ++to)
+                std::memcpy(inputs[port] + to * layout_.inputs[port], inputs[port] + row * layout_.inputs[port],
+                            layout_.inputs[port]);
+    }
+
+    // Rows that nobody wants may never have been written: others take their place. False where none is wanted.
+    bool replace_unwanted(const Slab& inputs, const Batch& batch, std::uint32_t first,
+                          std::uint32_t last) const noexcept {
+        const auto state_of = [&](std::uint32_t row) {
+            while (row > 0 && batch.state(row) == RowState::follower) --row;
+            return batch.state(row);
+        };
+        std::uint32_t wanted = first;
+        while (wanted < last && state_of(wanted) != RowState::live) ++wanted;
+        if (wanted == last) return false;
+        for (std::uint32_t row = first; row < last; ++row)
+            if (row != wanted && state_of(row) != RowState::live) repeat_row(inputs.ports(), wanted, row, row + 1);
+        return true;
+    }
+
     // From `start_ns` to the end, which is returned.
-    std::int64_t run_steps(Slot& slot, Batch& batch, std::uint32_t rows, std::int64_t start_ns) {
+    std::int64_t run_steps(Slot& slot, Batch& batch, std::uint32_t rows, bool all_wanted, std::int64_t start_ns) {
         std::uint32_t first = 0;
         for (const std::size_t step : cutter_.cut(table(), rows)) {
             const std::uint32_t size = table().sizes()[step];
             const std::uint32_t count = std::min(size, rows - first);
-            for (std::size_t port = 0; port < layout_.inputs.size() && count < size; ++port) {
-                const std::size_t bytes = layout_.inputs[port];
-                std::memset(slot.inputs.port(port) + (first + count) * bytes, 0, (size - count) * bytes);
+            if (!all_wanted && !replace_unwanted(slot.inputs, batch, first, first + count)) {
+                first += count;
+                continue;
             }
+            repeat_row(slot.inputs.ports(), first, first + count, first + size);
             try {
                 if (first == 0)
                     infer(step, slot.id, slot.inputs.ports(), batch, 0, count);
@@ -287,7 +313,8 @@ class Lane {
     }
 
     // A slot from before the ladder grew has no room for the padding that the new one may want.
-    std::int64_t run_outgrown(Slot& slot, Batch& batch, std::uint32_t rows) {
+    std::int64_t run_outgrown(Slot& slot, Batch& batch, std::uint32_t rows, bool all_wanted) {
+        if (!all_wanted) replace_unwanted(slot.inputs, batch, 0, rows);
         try {
             infer_alone(slot.inputs.ports(), batch.outputs(), 0, rows);
         } catch (const std::exception& error) {
@@ -340,8 +367,8 @@ class Lane {
             for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
                 const std::size_t bytes = layout_.inputs[port];
                 std::memcpy(scratch_inputs_->port(port), inputs[port] + done * bytes, part * bytes);
-                std::memset(scratch_inputs_->port(port) + part * bytes, 0, (size - part) * bytes);
             }
+            repeat_row(scratch_inputs_->ports(), 0, part, size);
             rungs_.executor(step).infer(kScratch, scratch_inputs_->ports(), scratch_outputs_->ports());
             for (std::size_t port = 0; port < layout_.outputs.size(); ++port) {
                 const std::size_t bytes = layout_.outputs[port];

@@ -389,9 +389,6 @@ class Dispatcher {
             work.gathered.push_back({request, row});
             return true;
         }
-        // What an earlier batch left there is not run again.
-        for (std::size_t port = 0; port < layout_.inputs.size(); ++port)
-            std::memset(slot.inputs.port(port) + row * layout_.inputs[port], 0, rows * layout_.inputs[port]);
         slot.batch->transition(row, RowState::live, RowState::padding);
         slot.batch->release(rows);
         slot.word.publish(rows);

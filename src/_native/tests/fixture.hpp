@@ -23,12 +23,20 @@ inline bool eventually(const std::function<bool()>& what, std::chrono::milliseco
     return true;
 }
 
+// Whether a row repeats one before it, as padding does. `values`: the rows of an inference.
+inline bool is_repeated(const float* values, std::size_t row, std::size_t width) {
+    for (std::size_t before = 0; before < row; ++before)
+        if (values[before * width] == values[row * width]) return true;
+    return false;
+}
+
 // What the lanes' inferences share: a log, and a brake.
 class Device {
   public:
     struct Call {
         std::uint32_t size;
-        std::vector<float> tags;  // the first value of each row, padding included
+        std::vector<float> values;  // the first of each row
+        std::vector<float> tags;    // the same, but 0 for a row that repeats another, as padding does
         std::thread::id thread;
     };
 
@@ -76,13 +84,17 @@ class LoggingExecutor final : public Executor {
 
     void infer(std::uint32_t binding, std::byte* const* inputs, std::byte* const* outputs) override {
         const auto* values = reinterpret_cast<const float*>(inputs[0]);
-        std::vector<float> tags;
-        for (std::uint32_t row = 0; row < size_; ++row) tags.push_back(values[row * width_]);
-        device_->enter({size_, std::move(tags), std::this_thread::get_id()});
+        std::vector<float> firsts, tags;
+        for (std::uint32_t row = 0; row < size_; ++row) {
+            firsts.push_back(values[row * width_]);
+            tags.push_back(is_repeated(values, row, width_) ? 0 : firsts.back());
+        }
+        device_->enter({size_, std::move(firsts), std::move(tags), std::this_thread::get_id()});
         fake_->infer(binding, inputs, outputs);
     }
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
-        device_->enter({1, {*reinterpret_cast<const float*>(inputs[0].data)}, std::this_thread::get_id()});
+        const float first = *reinterpret_cast<const float*>(inputs[0].data);
+        device_->enter({1, {first}, {first}, std::this_thread::get_id()});
         return fake_->infer_shaped(inputs);
     }
 

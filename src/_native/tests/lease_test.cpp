@@ -30,6 +30,23 @@ TEST("an abandoned lease becomes padding and its neighbours go on") {
     CHECK(model.finish(after, 8) == Outcome::ok);
 }
 
+TEST("what nobody has written is not run: rows of others are in its place") {
+    Model model({.ladder = {1, 8}});
+    const int lane = model.borrow_lane();  // so that all get into one batch
+    Ticket first, second;
+    REQUIRE(model->begin_lease(2, first) == Admission::ok);
+    Ticket wanted = model.submit(10, 2);
+    REQUIRE(model->begin_lease(1, second) == Admission::ok);
+    Ticket cancelled = model.submit(20, 1);
+    model->abandon_lease(first);
+    model->abandon_lease(second);
+    CHECK(ModelCore::cancel(cancelled));
+    model->return_lane(lane);
+    CHECK(model.finish(wanted, 10) == Outcome::ok);
+    model->release(cancelled);
+    CHECK(model.device->calls().back().values == std::vector<float>({10, 10, 10, 11, 10, 10, 10, 10}));
+}
+
 TEST("a lease that is too slow is lost, and its neighbours are not") {
     Model model({.ladder = {1, 8}});
     for (int round = 0; round < 3; ++round) {
@@ -42,7 +59,7 @@ TEST("a lease that is too slow is lost, and its neighbours are not") {
         model->return_lane(lane);
         CHECK(model.finish(left, 10) == Outcome::ok);
         CHECK(model.finish(right, 20) == Outcome::ok);
-        CHECK(model.device->calls().back().tags == std::vector<float>({10, 11, 0, 0, 20, 21, 0, 0}));
+        CHECK(model.device->calls().back().values == std::vector<float>({10, 11, 10, 10, 20, 21, 10, 10}));
         // The late writer still has its rows to itself, however many batches come by.
         const std::byte* const rows = model->destination(lease, 0);
         model.write(lease, 999);

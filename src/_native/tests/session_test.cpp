@@ -15,7 +15,8 @@ class LoggingStateful final : public StatefulExecutor {
     const std::vector<Port>& states() const override { return fake_->states(); }
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
         CHECK(!running_.exchange(true, std::memory_order_acquire));
-        device_->enter({1, {*reinterpret_cast<const float*>(inputs[0].data)}, std::this_thread::get_id()});
+        const float first = *reinterpret_cast<const float*>(inputs[0].data);
+        device_->enter({1, {first}, {first}, std::this_thread::get_id()});
         running_.store(false, std::memory_order_release);
         return fake_->infer_shaped(inputs);
     }

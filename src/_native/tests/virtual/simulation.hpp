@@ -127,7 +127,7 @@ class Simulation {
         Ran ran{now_us(), size, 0};
         for (std::uint32_t row = 0; row < size; ++row) {
             const float tag = values[row * width];
-            if (tag == 0) continue;
+            if (is_repeated(values, row, width)) continue;
             ++ran.rows;
             const std::size_t request = owners_[static_cast<std::size_t>(tag)];
             if (order_.empty() || order_.back() != request) order_.push_back(request);
