@@ -354,7 +354,7 @@ def test_shapes_by_name_by_index_and_alone(
 
 
 def test_shapes_that_do_not_fit(load: Callable[..., ovengine.Model], tiny_mlp: Path) -> None:
-    with pytest.raises(InputError, match="no input 'z'; it has x"):
+    with pytest.raises(InputError, match="no input 'z'; it has 'x'"):
         load(tiny_mlp, shapes={"z": (1, 16)})
     with pytest.raises(ModelError):
         load(tiny_mlp, shapes={"x": (1, 17)})
