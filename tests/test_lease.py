@@ -320,3 +320,79 @@ def test_a_lease_keeps_its_memory_when_the_model_is_gone() -> None:
     del lease
     gc.collect()
     assert (array == 1).all()
+
+
+# -- views that outlive their lease -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["dropped", "released", "submitted", "lost"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_view_that_outlives_its_lease_writes_into_nobodys_request(end: str, rows: int) -> None:
+    with fake(1, 4, lanes=2) as model:
+        kept: list[Any] = []
+        for i in range(8):
+            lease = model.lease(rows)
+            lease["x"][...] = i
+            kept += [lease["x"][:, 1:], memoryview(lease["x"][0]), lease["x"].reshape(-1)[::2]]
+            if end == "released":
+                lease.release()
+            elif end == "submitted":
+                assert (lease.submit().result()["y"] == i + 1).all()
+            elif end == "lost":
+                model.submit(ROW).result()
+            del lease
+        arrays = [np.asarray(view) for view in kept]
+        for k in range(300):
+            for view in arrays:
+                view[...] = -1000
+            futures = [model.submit(np.full(4, k + j, np.float32)) for j in range(8)]
+            for view in arrays:
+                view[...] = -2000
+            assert [float(future.result()["y"][0]) for future in futures] == [k + j + 1.0 for j in range(8)]
+        kept.clear()
+        arrays.clear()
+        del view
+        wait_until(at_rest)
+
+
+@pytest.mark.parametrize("end", ["dropped", "released", "submitted"])
+def test_a_view_of_a_lease_in_the_ring_is_memory_of_its_own(end: str) -> None:
+    with fake(1, service_time_us=5000) as model:
+        occupy(model)
+        futures = [model.submit(ROW) for _ in range(3)]
+        lease = model.lease()
+        lease["x"][...] = 7
+        view = lease["x"][0]
+        if end == "released":
+            lease.release()
+        elif end == "submitted":
+            assert (lease.submit().result()["y"] == 8).all()
+        del lease
+        futures += [model.submit(ROW) for _ in range(20)]
+        view[...] = 9
+        gc.collect()
+        assert all((future.result()["y"] == 1).all() for future in futures)
+        assert (view == 9).all()
+
+
+def test_arrays_of_a_lease_are_read_only_when_it_is_over() -> None:
+    with fake(1, 4) as model:
+        for finish in (ovengine.Lease.release, ovengine.Lease.submit):
+            lease = model.lease()
+            array = lease["x"]
+            finish(lease)
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 1
+        wait_until(lambda: model.stats().requests == 1)
+
+
+def test_a_lease_in_a_garbage_cycle_is_given_back() -> None:
+    with fake(1, 4) as model:
+        for _ in range(50):
+            lease = model.lease()
+            cycle: list[Any] = [lease, lease["x"], lease["x"][0]]
+            cycle.append(cycle)
+            del cycle, lease
+        gc.collect()
+        assert (model(ROW)["y"] == 1).all()
+        wait_until(at_rest)

@@ -22,10 +22,34 @@ struct Slot {
     // Changed only while the word is closed and nobody has rows claimed.
     Batch* batch = nullptr;
     const Slab inputs;
-    // Leases that were lost and may still be written to: the slot's memory is not used again before they are released.
-    std::atomic<std::uint32_t> lost_leases{0};
+
+    // --- Leases: memory that was handed out is not used again while anybody may write to it. ---
+
+    // One holder more: before the lease is marked in the batch, or while there is another holder. relaxed: the mark
+    // publishes it.
+    void hold() noexcept { holds_.fetch_add(1, std::memory_order_relaxed); }
+    // A holder lets go. True when the lane has left, too, and nobody else holds it: the caller gives the slot back.
+    // acq_rel: what holders wrote comes before the slot's next use.
+    bool let_go() noexcept { return holds_.fetch_sub(1, std::memory_order_acq_rel) == kLeft + 1 && is_free(); }
+    // (lane) The rows are consumed, and every lease among them is published, given up or lost. True when nobody holds
+    // the slot: the lane gives it back.
+    bool leave() noexcept {
+        // acquire: pairs with let_go(). Whoever may still hold it was counted before the mark, which the lane has seen.
+        if (holds_.load(std::memory_order_acquire) == 0) return true;
+        return holds_.fetch_or(kLeft, std::memory_order_acq_rel) == 0 && is_free();
+    }
 
     Slot* next_free = nullptr;
+
+  private:
+    static constexpr std::uint32_t kLeft = 1u << 31;
+
+    bool is_free() noexcept {
+        holds_.store(0, std::memory_order_relaxed);  // nobody else looks; the free list publishes it
+        return true;
+    }
+
+    std::atomic<std::uint32_t> holds_{0};  // who may write to rows besides claimers, and kLeft
 };
 
 }  // namespace ovengine

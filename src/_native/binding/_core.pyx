@@ -23,6 +23,8 @@
     model.pxi       NativeModel
 """
 
+# Classes whose __dealloc__ uses members are `no_gc_clear`, so that the members are still there. Every cycle through
+# them has a dict, a list or an instance as well, where it is broken.
 cimport cython
 cimport numpy as cnp
 from cpython.object cimport PyObject
@@ -43,6 +45,7 @@ from native cimport *
 import asyncio
 import collections
 import contextvars
+import gc
 import itertools
 import logging
 import os

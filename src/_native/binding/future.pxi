@@ -1,7 +1,7 @@
 # Future: the pending outcome of one request, and waiting for several.
 
 
-@cython.no_gc
+@cython.no_gc_clear
 @cython.freelist(1024)
 cdef class Future:
     """The pending outcome of one request: await it on an event loop, or call `result` from any thread.
@@ -49,7 +49,7 @@ cdef class Future:
         _sweep_lingering()
         if ModelCore.may_read_input(self._ticket):
             lingering = _Lingering.__new__(_Lingering)
-            lingering.model = self._model
+            lingering.core = self._model.core
             lingering.ticket = self._ticket
             lingering.kept = self._kept
             self._ticket = Ticket()
@@ -99,7 +99,7 @@ cdef class Future:
                 self._kept = None
                 self._ticket = Ticket()
                 self._model.core.get().drop_request(ticket)
-            self._result = _make_result(self._model, ticket, self._rows, self._single)
+            self._result = _make_result(self._model._results, ticket, self._rows, self._single)
             self._result._buckets = self._buckets
             self._result._length = self._length
         return self._result
@@ -289,15 +289,16 @@ cdef class Future:
         return f"<Future {state} of model {self._model.name!r}, {self._rows} rows>"
 
 
+@cython.no_gc_clear
 cdef class _Lingering:
     """Arrays of a request that was given up, for as long as the core may read them: until an inference ends."""
-    cdef NativeModel model
+    cdef shared_ptr[ModelCore] core
     cdef Ticket ticket
     cdef object kept
 
     def __dealloc__(self):
-        if self.model is not None and not self.model.core.get().forked():
-            self.model.core.get().release(self.ticket)
+        if self.core.get() != NULL and not self.core.get().forked():
+            self.core.get().release(self.ticket)
 
 
 cdef list _lingering = []
@@ -305,10 +306,20 @@ cdef list _lingering = []
 
 cdef _sweep_lingering():
     cdef _Lingering lingering
-    # Changed in place: a garbage collection in here may add to it.
+    # Changed in place: a garbage collection in here may come back here.
     for lingering in list(_lingering):
         if not ModelCore.may_read_input(lingering.ticket) and lingering in _lingering:
             _lingering.remove(lingering)
+
+
+def _before_collection(phase, info):
+    """What only waits to be swept may be the last that holds a model."""
+    if phase == "start":
+        _sweep_lingering()
+        _sweep_abandoned()
+
+
+gc.callbacks.append(_before_collection)
 
 
 cdef _call(fn, Future future):

@@ -1,9 +1,17 @@
 # Lease: rows of the batch's own input memory, handed to the caller.
 
 
-cdef str _LEASE_IS_OVER = "the lease is over: its rows were submitted or released; take another one with model.lease()"
+cdef class _LeasedRows:
+    """Base of a lease's arrays: the batch's memory, which is not used again while one of them lives."""
+    cdef shared_ptr[ModelCore] core
+    cdef Slot* slot
+
+    def __dealloc__(self):
+        if self.slot != NULL and not self.core.get().forked():
+            self.core.get().let_go(self.slot)
 
 
+@cython.no_gc_clear
 cdef class Lease:
     """Rows of the batch's own input memory: write them in place, then submit them. No copy is made.
 
@@ -12,7 +20,8 @@ cdef class Lease:
     the batch runs without it and `submit` raises LeaseLost.
 
     Leaving the `with` block releases a lease that was not submitted. After `submit` or `release`, its arrays are
-    read-only.
+    read-only. Arrays and views of them may outlive the lease: the batch's memory is not used again before they are
+    gone, so drop them soon.
 
     Example:
         >>> with model.lease(rows=2) as lease:
@@ -22,7 +31,9 @@ cdef class Lease:
     cdef NativeModel _model
     cdef Ticket _ticket
     cdef uint32_t _rows
-    cdef list _arrays
+    cdef _LeasedRows _memory  # rows of a batch; None where they are arrays of their own, in `_kept`
+    cdef list _kept
+    cdef list _arrays         # those that were asked for, by input
     cdef bint _open
 
     def __init__(self):
@@ -32,7 +43,7 @@ cdef class Lease:
         raise TypeError("a Lease is native memory and cannot be pickled; pickle copies of its arrays")
 
     def __dealloc__(self):
-        if self._open:
+        if self._open and not self._model.core.get().forked():
             self._model.core.get().abandon_lease(self._ticket)
 
     @property
@@ -50,29 +61,34 @@ cdef class Lease:
         """Return the writable array of one input, by name or index. Raises InputError for an unknown input, and
         LeaseLost after `submit` or `release`.
         """
-        cdef PortSpec spec
-        cdef cnp.npy_intp dims[33]
-        cdef int i, ndim
+        cdef list arrays = self._arrays
         cdef Py_ssize_t index
-        if not self._open:
-            raise errors.LeaseLost(_LEASE_IS_OVER)
+        self._check_open()
         index = port_index(self._model._inputs, key, "input")
-        if self._arrays[index] is None:
-            spec = <PortSpec>self._model._inputs[index]
-            ndim = 0
-            if self._model._mode == ROWS and not spec.shared:
+        if arrays[index] is None:
+            arrays[index] = self._make(index)
+        return arrays[index]
+
+    cdef cnp.ndarray _make(self, Py_ssize_t index):
+        cdef PortSpec spec = <PortSpec>self._model._inputs[index]
+        cdef cnp.npy_intp dims[33]
+        cdef int i, ndim = 0
+        self._check_open()  # the key may have run Python code, and other threads
+        if self._memory is None:
+            array = self._kept[index]
+            array = array[0] if spec.shared else array[:]
+        else:
+            if self._model._mode == ROWS:
                 dims[0] = self._rows
                 ndim = 1
             for i in range(spec.row_ndim):
                 dims[ndim + i] = spec.row_dims[i]
-            # The array owns nothing and holds nothing: the lease holds the array, and the model the memory.
             array = cnp.PyArray_SimpleNewFromData(
                 ndim + spec.row_ndim, dims, spec.type_num,
                 <void*>self._model.core.get().destination(self._ticket, index)
             )
-            cnp.set_array_base(array, self._model)
-            self._arrays[index] = np.moveaxis(array, 0, spec.axis) if spec.axis else array
-        return self._arrays[index]
+            cnp.set_array_base(array, self._memory)
+        return np.moveaxis(array, 0, spec.axis) if spec.axis else array
 
     def submit(self):
         """Submit the rows as one request. The lease is over then.
@@ -87,52 +103,78 @@ cdef class Lease:
         """
         cdef Admission admission = Admission.ok
         cdef NativeModel model = self._model
-        if not self._open:
-            raise errors.LeaseLost(_LEASE_IS_OVER)
+        cdef Ticket ticket
+        cdef Future future
+        self._check_open()
         if model.core.get().forked() or model._closed:
             self.release()
             raise _closed_error(model)
-        self._seal()
-        if model._has_shared:
-            self._set_key()
-        if not model.core.get().publish_lease(self._ticket, admission):
-            self.release()
+        kept = self._kept
+        ticket = self._end()
+        try:
+            if model._has_shared:
+                _set_key(model, ticket, kept)
+        except BaseException:
+            model.core.get().abandon_lease(ticket)
+            raise
+        if not model.core.get().publish_lease(ticket, admission):
+            model.core.get().abandon_lease(ticket)
             raise errors.LeaseLost(
                 "the batch ran without this lease, which was not submitted in time; "
                 "submit it sooner, or fill an array of your own and submit that"
             )
-        self._open = False
         if admission == Admission.full:
             raise _queue_full(model)
-        return _make_future(model, self._ticket, False)
+        future = _make_future(model, ticket, False)
+        future._kept = kept
+        return future
 
     def release(self):
         """Give the rows back unused. Does nothing when the lease is over."""
+        cdef Ticket ticket
         if self._open:
-            self._seal()
-            self._open = False
-            self._model.core.get().abandon_lease(self._ticket)
+            ticket = self._end()
+            if not self._model.core.get().forked():
+                self._model.core.get().abandon_lease(ticket)
 
-    cdef _set_key(self):
-        """By the shared inputs as they were written, which also get their copies for the other rows."""
-        cdef Terms terms
-        cdef PortSpec spec
-        arrays = [self[index] for index in range(len(self._arrays))]
-        terms.key = _key(self._model, arrays)
-        self._ticket.request.set_terms(terms)
-        for index, spec in enumerate(self._model._inputs):
-            if spec.shared:
-                _copy_to_rows(self._model.core.get().destination(self._ticket, index), spec, self._rows)
+    cdef int _check_open(self) except -1:
+        if not self._open:
+            raise errors.LeaseLost(
+                "the lease is over: its rows were submitted or released; take another one with model.lease()"
+            )
+        return 0
 
-    cdef _seal(self):
-        """The arrays that were handed out are not to be written any more: their memory goes on to others."""
+    cdef Ticket _end(self) noexcept:
+        """The ticket is the caller's. Arrays that were handed out are read-only from here on. Views of them may still
+        be written to, and keep the memory for themselves."""
+        cdef Ticket ticket = self._ticket
+        self._open = False
+        self._ticket = Ticket()
         for array in self._arrays:
             if array is not None:
-                array.flags.writeable = False
+                cnp.PyArray_CLEARFLAGS(<cnp.ndarray>array, cnp.NPY_ARRAY_WRITEABLE)
+        self._arrays = self._kept = None
+        self._memory = None
+        return ticket
+
+
+cdef int _set_key(NativeModel model, Ticket& ticket, list kept) except -1:
+    """By the shared inputs as they were written, which also get their copies for the other rows."""
+    cdef Terms terms
+    cdef PortSpec spec
+    cdef cnp.ndarray array
+    arrays = [array[0] if spec.shared else array for array, spec in zip(kept, model._inputs)]
+    terms.key = _key(model, arrays)
+    ticket.request.set_terms(terms)
+    for array, spec in zip(kept, model._inputs):
+        if spec.shared:
+            _copy_to_rows(<byte*>cnp.PyArray_DATA(array), spec, ticket.rows)
+    return 0
 
 
 cdef Lease _open_lease(NativeModel model, int64_t rows):
     cdef Lease lease
+    cdef _LeasedRows memory
     cdef Admission admission
     cdef Terms terms
     if model._mode == DYNAMIC:
@@ -158,4 +200,26 @@ cdef Lease _open_lease(NativeModel model, int64_t rows):
     if admission == Admission.full:
         raise _queue_full(model)
     lease._open = True
+    if lease._ticket.slot != NULL:
+        memory = _LeasedRows.__new__(_LeasedRows)
+        memory.core = model.core
+        memory.slot = model.core.get().hold(lease._ticket)
+        lease._memory = memory
+    else:
+        lease._kept = _own_rows(model, lease._ticket)
     return lease
+
+
+cdef list _own_rows(NativeModel model, const Ticket& ticket):
+    """Arrays for the rows of a request that waits in the ring, which are read where they lie."""
+    cdef vector[byte*] pointers
+    cdef PortSpec spec
+    cdef cnp.ndarray array
+    kept = []
+    for spec in model._inputs:
+        row = tuple([spec.row_dims[i] for i in range(spec.row_ndim)])
+        array = np.zeros((ticket.rows, *row) if model._mode == ROWS else row, spec.dtype)
+        kept.append(array)
+        pointers.push_back(<byte*>cnp.PyArray_DATA(array))
+    ModelCore.share(ticket, pointers)
+    return kept

@@ -7,6 +7,7 @@ cdef double SLICE_S = 0.1
 cdef object _models = weakref.WeakSet()
 
 
+@cython.no_gc_clear
 cdef class NativeModel:
     """The native half of a loaded model: slots, queue and lanes. `ovengine.Model` derives from it.
 
@@ -32,9 +33,7 @@ cdef class NativeModel:
     cdef shared_ptr[ModelCore] core
     cdef readonly str name
     cdef tuple _inputs
-    cdef tuple _outputs
-    cdef dict _output_index       # by name
-    cdef tuple _output_keys       # of results
+    cdef _Outputs _results
     cdef int _mode
     cdef uint32_t _max_batch_size  # rows of a batch at most: what has more is a job
     cdef PortSpec _only_input     # where there is one, and rows: the fast way in
@@ -62,17 +61,15 @@ cdef class NativeModel:
         self.name = name
         self._mode = _MODES[mode]
         self._inputs = tuple([PortSpec(*port, self._mode) for port in inputs])
-        self._outputs = tuple([PortSpec(*port, self._mode) for port in outputs])
+        self._results = _Outputs(tuple([PortSpec(*port, self._mode) for port in outputs]), self._mode)
         has_one = self._mode == ROWS and len(self._inputs) == 1 and (<PortSpec>self._inputs[0]).axis == 0
         self._only_input = self._inputs[0] if has_one else None
         self._has_shared = any([(<PortSpec>spec).shared for spec in self._inputs])
         self._keys = {}
         self._next_key = 1
-        self._output_index = {name: _find_port(self._outputs, name) for spec in self._outputs for name in spec.names}
-        self._output_keys = port_keys(self._outputs)
         if self._mode != DYNAMIC:
             builder.input_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._inputs]
-            builder.output_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._outputs]
+            builder.output_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._results.ports]
         self._queue_full_action = queue_full_action
         self._set_queue(max_queue_size)
         builder.max_queue_size = self._max_queue_size
@@ -86,6 +83,7 @@ cdef class NativeModel:
         _set_policy(&builder, policy)
         with nogil:
             self.core = builder.build()
+        self._results.core = self.core
         self._max_batch_size = self.core.get().capacity()
         self.core.get().start()
         _models.add(self)
@@ -410,7 +408,7 @@ cdef class NativeModel:
                     self.core.get().run_borrowed(lane)
                 if ModelCore.outcome(ticket) == Outcome.ok:
                     self.core.get().drop_request(ticket)
-                    return _make_result(self, ticket, rows, single)
+                    return _make_result(self._results, ticket, rows, single)
                 return self._finish(_make_future(self, ticket, single), deadline, timeout)
             self.core.get().return_lane(lane)
         self._begin(rows, ticket, terms, True, deadline, timeout)

@@ -306,6 +306,8 @@ cdef extern from "core/model_core.hpp" namespace "ovengine" nogil:
         Admission begin_lease(uint32_t rows, Ticket& ticket) except +
         cbool publish_lease(Ticket& ticket, Admission& admission)
         void abandon_lease(Ticket& ticket)
+        Slot* hold(const Ticket& lease)
+        void let_go(Slot* slot)
         @staticmethod
         Completion* completion(Ticket& ticket)
         @staticmethod

@@ -5,6 +5,21 @@ cdef enum:
     COPY_BYTES = 1024
 
 
+cdef class _Outputs:
+    """What results need of their model. They do not hold the model itself, so that no cycle leads through a result."""
+    cdef shared_ptr[ModelCore] core
+    cdef tuple ports
+    cdef tuple keys
+    cdef dict by_name
+    cdef int mode
+
+    def __cinit__(self, tuple ports, int mode):
+        self.ports = ports
+        self.keys = port_keys(ports)
+        self.by_name = {name: _find_port(ports, name) for port in ports for name in port.names}
+        self.mode = mode
+
+
 @cython.no_gc
 @cython.freelist(256)
 cdef class Result:
@@ -19,7 +34,7 @@ cdef class Result:
     A request of n rows gets arrays with n rows. A request of one sample, without a batch axis, gets arrays without
     one.
     """
-    cdef NativeModel _model
+    cdef _Outputs _outputs
     cdef Ticket _ticket  # the references to the batch or job are this object's
     cdef uint32_t _rows
     cdef bint _single
@@ -34,12 +49,12 @@ cdef class Result:
         raise TypeError("a Result is a view of native memory and cannot be pickled; pickle its arrays: dict(result)")
 
     def __dealloc__(self):
-        if self._model is not None:
-            self._model.core.get().release(self._ticket)
+        if self._outputs is not None:
+            self._outputs.core.get().release(self._ticket)
 
     cdef cnp.ndarray _get(self, Py_ssize_t index):
         cdef cnp.ndarray array
-        cdef Py_ssize_t outputs = len(self._model._outputs)
+        cdef Py_ssize_t outputs = len(self._outputs.ports)
         if self._arrays is not None:
             known = self._arrays if outputs == 1 else (<list>self._arrays)[index]
             if known is not None:
@@ -54,7 +69,7 @@ cdef class Result:
             self._arrays = array
             # A job stays: its memory is its own, and another thread may be at it, making an array of Python objects.
             if self._ticket.job == NULL:
-                self._model.core.get().release(self._ticket)
+                self._outputs.core.get().release(self._ticket)
         else:
             if self._arrays is None:
                 self._arrays = [None] * outputs
@@ -62,7 +77,7 @@ cdef class Result:
         return array
 
     cdef cnp.ndarray _make(self, Py_ssize_t index):
-        cdef PortSpec spec = <PortSpec>self._model._outputs[index]
+        cdef PortSpec spec = <PortSpec>self._outputs.ports[index]
         cdef cnp.npy_intp dims[33]
         cdef int ndim, i
         cdef byte* data
@@ -70,10 +85,10 @@ cdef class Result:
         cdef cnp.ndarray array
         if self._ticket.job != NULL and self._ticket.job.is_shaped():
             return self._make_shaped(index, spec)
-        data = self._model.core.get().output(self._ticket, index)
+        data = self._outputs.core.get().output(self._ticket, index)
         size = spec.row_bytes * self._rows
         ndim = spec.row_ndim
-        if self._model._mode == ROWS and not self._single:
+        if self._outputs.mode == ROWS and not self._single:
             dims[0] = self._rows
             for i in range(ndim):
                 dims[i + 1] = spec.row_dims[i]
@@ -109,26 +124,26 @@ cdef class Result:
 
     def __getitem__(self, key):
         """Return the array of one output, by any of its keys. Raises KeyError, which lists the outputs."""
-        found = self._model._output_index.get(key) if isinstance(key, str) else None
-        cdef Py_ssize_t index = _find_port(self._model._outputs, key) if found is None else found
+        found = self._outputs.by_name.get(key) if isinstance(key, str) else None
+        cdef Py_ssize_t index = _find_port(self._outputs.ports, key) if found is None else found
         if index < 0:
-            raise KeyError(_no_port(self._model._outputs, key, "output"))
+            raise KeyError(_no_port(self._outputs.ports, key, "output"))
         return self._get(index)
 
     def __iter__(self):
-        return iter(self._model._output_keys)
+        return iter(self._outputs.keys)
 
     def __len__(self):
-        return len(self._model._outputs)
+        return len(self._outputs.ports)
 
     def __contains__(self, key):
-        return _find_port(self._model._outputs, key) >= 0
+        return _find_port(self._outputs.ports, key) >= 0
 
     def __array__(self, dtype=None, copy=None):
         """Return the only output. Raises TypeError when the model has several outputs."""
-        if len(self._model._outputs) != 1:
-            names = ", ".join([repr((<PortSpec>spec).name) for spec in self._model._outputs])
-            raise TypeError(f"the result has {len(self._model._outputs)} outputs ({names}); choose one of them")
+        if len(self._outputs.ports) != 1:
+            names = ", ".join([repr((<PortSpec>spec).name) for spec in self._outputs.ports])
+            raise TypeError(f"the result has {len(self._outputs.ports)} outputs ({names}); choose one of them")
         array = self._get(0)
         if dtype is not None and array.dtype != dtype:
             if copy is False:
@@ -138,11 +153,11 @@ cdef class Result:
 
     def keys(self):
         """Return the key of each output, in the model's order: a name of its own, or else its index."""
-        return list(self._model._output_keys)
+        return list(self._outputs.keys)
 
     def values(self):
         """Return the arrays of all outputs, in the model's order."""
-        return [self._get(i) for i in range(len(self._model._outputs))]
+        return [self._get(i) for i in range(len(self._outputs.ports))]
 
     def items(self):
         """Return (name, array) of all outputs, in the model's order."""
@@ -174,10 +189,10 @@ cdef class Result:
 Mapping.register(Result)
 
 
-cdef inline Result _make_result(NativeModel model, Ticket& ticket, uint32_t rows, bint single):
+cdef inline Result _make_result(_Outputs outputs, Ticket& ticket, uint32_t rows, bint single):
     """Takes over the ticket's references."""
     cdef Result result = Result.__new__(Result)
-    result._model = model
+    result._outputs = outputs
     result._ticket = ticket
     result._rows = rows
     result._single = single

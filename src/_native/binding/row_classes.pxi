@@ -12,6 +12,7 @@ cdef struct RowClass:
     uint64_t last     # number of the last request
 
 
+@cython.no_gc_clear
 cdef class _RowClasses:
     """The classes of one model. Under the GIL."""
     cdef cmap[vector[int64_t], RowClass] by_shape

@@ -1,7 +1,7 @@
 # Session: requests in order on one infer request, whose state lasts from one to the next.
 
 
-@cython.no_gc
+@cython.no_gc_clear
 cdef class Session:
     """A sequence of requests that share one state, for a model that keeps state between inferences. From
     `model.session()`.

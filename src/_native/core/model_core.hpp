@@ -241,27 +241,38 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
     Admission begin_lease(std::uint32_t rows, Ticket& ticket) {
         const Admission admission = begin(rows, ticket);
         OVENGINE_FAILPOINT("ModelCore::begin_lease, begun");
-        if (admission == Admission::ok && ticket.slot != nullptr) ticket.batch->lease(ticket.row, rows);
+        if (admission == Admission::ok && ticket.slot != nullptr) {
+            ticket.slot->hold();
+            ticket.batch->lease(ticket.row, rows);
+        }
         return admission;
     }
-    // False when the batch has gone without it; end_lease() is due in any case when the caller no longer writes.
+    // The memory of an open lease is handed on to somebody who may write to it until let_go(), whatever becomes of the
+    // lease. Null where the lease has memory of the request's own.
+    Slot* hold(const Ticket& lease) const noexcept {
+        if (lease.slot != nullptr) lease.slot->hold();
+        return lease.slot;
+    }
+    void let_go(Slot* slot) noexcept {
+        if (slot->let_go()) dispatcher_.give_back(slot);
+    }
+    // False when the batch has gone without it: the caller abandons it.
     bool publish_lease(Ticket& ticket, Admission& admission) {
-        if (ticket.slot != nullptr && !ticket.batch->transition(ticket.row, RowState::leased, RowState::live))
-            return false;
+        Slot* const slot = ticket.slot;
+        if (slot != nullptr && !ticket.batch->transition(ticket.row, RowState::leased, RowState::live)) return false;
+        if (slot != nullptr) let_go(slot);
         admission = publish(ticket);
         return true;
     }
-    // The caller has stopped writing to a lease that it did not publish.
+    // Instead of publish_lease(): the rows are given up.
     void abandon_lease(Ticket& ticket) {
         if (ticket.slot == nullptr) return abandon(ticket);
         Slot& slot = *ticket.slot;
         if (ticket.batch->transition(ticket.row, RowState::leased, RowState::cancelled)) {
             slot.word.publish(ticket.rows);
             lanes_.notify(capacity());
-        } else if (ticket.batch->state(ticket.row) == RowState::lost &&
-                   slot.lost_leases.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-            dispatcher_.give_back(&slot);
         }
+        let_go(&slot);
         ticket.batch->release(ticket.rows);
         ticket = Ticket{};
     }

@@ -150,7 +150,7 @@ class Lane {
         }
         if (wanted > 0 && work.reason == LaneStats::full)
             keep_pace(work.rows, end_ns - std::max(free_ns, batch.opened_ns()));
-        dispatcher_.give_back(slot);
+        leave(slot);
         dispatcher_.finish_rows(work.rows);
         if (foreign != nullptr) dispatcher_.give_back_gathered(work);
         // Before anybody is told: from here on close_current() leaves the rows as they are.
@@ -212,40 +212,34 @@ class Lane {
 
     Slot* leave_leases_behind(Slot* slot, std::uint32_t rows) {
         Batch& batch = *slot->batch;
-        slot->lost_leases.fetch_add(1, std::memory_order_relaxed);  // this lane's hold on the slot
         std::uint32_t lost_rows = 0;
         // More than once: rows may have been claimed and not marked as a lease yet. All others have published or are
         // about to.
         while (slot->word.published() + lost_rows != rows) {
-            for (std::uint32_t row = 0; row < rows; ++row) {
-                if (batch.state(row) != RowState::leased) continue;
-                slot->lost_leases.fetch_add(1, std::memory_order_relaxed);
-                if (batch.transition(row, RowState::leased, RowState::lost))
-                    lost_rows += batch.rows(row);
-                else
-                    slot->lost_leases.fetch_sub(1, std::memory_order_relaxed);
-            }
+            for (std::uint32_t row = 0; row < rows; ++row)
+                if (batch.transition(row, RowState::leased, RowState::lost)) lost_rows += batch.rows(row);
             std::this_thread::yield();
         }
-        Slot* target = slot;
-        if (lost_rows > 0) {
-            target = dispatcher_.spare_slot();
-            for (std::uint32_t row = 0; row < rows;) {
-                // Rows without a state of their own are padding left by a cancelled request.
-                const std::uint32_t count = batch.state(row) == RowState::follower ? 1 : batch.rows(row);
-                for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
-                    const std::size_t bytes = layout_.inputs[port];
-                    if (batch.state(row) != RowState::lost)
-                        std::memcpy(target->inputs.port(port) + row * bytes, slot->inputs.port(port) + row * bytes,
-                                    count * bytes);
-                }
-                row += count;
+        if (lost_rows == 0) return slot;
+        Slot* const target = dispatcher_.spare_slot();
+        for (std::uint32_t row = 0; row < rows;) {
+            // Rows without a state of their own are padding left by a cancelled request.
+            const std::uint32_t count = batch.state(row) == RowState::follower ? 1 : batch.rows(row);
+            for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
+                const std::size_t bytes = layout_.inputs[port];
+                if (batch.state(row) != RowState::lost)
+                    std::memcpy(target->inputs.port(port) + row * bytes, slot->inputs.port(port) + row * bytes,
+                                count * bytes);
             }
+            row += count;
         }
-        // acq_rel: the last lessee's writes come before the slot's next use.
-        const bool last = slot->lost_leases.fetch_sub(1, std::memory_order_acq_rel) == 1;
-        if (target != slot && last) dispatcher_.give_back(slot);
+        leave(slot);
         return target;
+    }
+
+    // The slot's memory is free again, unless somebody holds rows of it.
+    void leave(Slot* slot) noexcept {
+        if (slot->leave()) dispatcher_.give_back(slot);
     }
 
     // Padding is more of a row that somebody wants: zeros may be no valid input, and operators do not check.

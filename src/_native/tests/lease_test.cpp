@@ -165,3 +165,71 @@ TEST("a lease under backlog has memory of its own and no hurry") {
     CHECK(model->publish_lease(lease, admission) && admission == Admission::ok);
     CHECK(model.finish(lease, 40) == Outcome::ok);
 }
+
+TEST("memory of a lease that somebody may still write to is not used again, whatever became of the lease") {
+    enum class End { published, abandoned, lost };
+    for (const End end : {End::published, End::abandoned, End::lost}) {
+        Model model({.ladder = {1, 8}});
+        Ticket lease;
+        REQUIRE(model->begin_lease(2, lease) == Admission::ok);
+        model.write(lease, 5);
+        auto* const rows = reinterpret_cast<float*>(model->destination(lease, 0));
+        Slot* const first = model->hold(lease);
+        Slot* const second = model->hold(lease);
+        CHECK(first == lease.slot && second == lease.slot);
+        Ticket neighbour;
+        if (end == End::published) {
+            Admission admission{};
+            REQUIRE(model->publish_lease(lease, admission));
+            CHECK(model.finish(lease, 5) == Outcome::ok);
+        } else {
+            if (end == End::abandoned) model->abandon_lease(lease);
+            neighbour = model.submit(7);
+            CHECK(model.finish(neighbour, 7) == Outcome::ok);
+            if (end == End::lost) model->abandon_lease(lease);
+        }
+        for (int i = 0; i < 20; ++i) {
+            rows[0] = rows[1] = 999;
+            Ticket other = model.submit(30, 2);
+            CHECK(model.finish(other, 30) == Outcome::ok);
+            CHECK(rows[0] == 999 && rows[1] == 999);
+        }
+        CHECK_EQ(model->in_use().slots, 1u);
+        model->let_go(first);
+        CHECK_EQ(model->in_use().slots, 1u);
+        model->let_go(second);
+        CHECK_EQ(model->in_use().slots, 0u);
+    }
+}
+
+TEST("rows that are held while their batch runs and those that come meanwhile keep out of each other's way") {
+    Model model({.ladder = {1, 4}});
+    std::atomic<bool> ended{false};
+    std::thread holder([&] {
+        for (int i = 0; i < 2000; ++i) {
+            Ticket lease;
+            if (model->begin_lease(1, lease) != Admission::ok) continue;
+            if (lease.slot == nullptr) {
+                model->abandon_lease(lease);
+                continue;
+            }
+            Slot* const slot = model->hold(lease);
+            auto* const row = reinterpret_cast<float*>(model->destination(lease, 0));
+            model.write(lease, 500);
+            Admission admission{};
+            if (i % 2 == 0 || !model->publish_lease(lease, admission))
+                model->abandon_lease(lease);
+            else
+                CHECK(model.finish(lease, 500) == Outcome::ok);
+            if (i % 2 == 0) *row = 600;  // of a request that nobody wants
+            model->let_go(slot);
+        }
+        ended = true;
+    });
+    while (!ended) {
+        Ticket other = model.submit(30);
+        CHECK(model.finish(other, 30) == Outcome::ok);
+    }
+    holder.join();
+    CHECK_EQ(model->in_use().slots, 0u);
+}

@@ -431,8 +431,8 @@ struct CoreCancel : rl::test_suite<CoreCancel, 3>, Core {
     void after() { check_rest(); }
 };
 
-// lease lost / publish: it is run or lost, its neighbour is run, and a late writer's memory is used again only when it
-// has let go.
+// lease lost / publish / memory that is held on: it is run or lost, its neighbour is run, and a late writer's memory is
+// used again only when all have let go.
 struct CoreLease : rl::test_suite<CoreLease, 3>, Core {
     void before() { make(2, 2); }
     void thread(unsigned index) {
@@ -444,9 +444,11 @@ struct CoreLease : rl::test_suite<CoreLease, 3>, Core {
             write(lease, value);
             Admission admission{};
             float kept = 0;
+            std::byte* const memory = core->destination(lease, 0);
+            Slot* const held = rl::rand(2) == 0 ? core->hold(lease) : nullptr;
             // Slow by chance, so that the lane waits, and gives up, at any moment.
             for (unsigned i = rl::rand(40); i > 0; --i) model::yield();
-            std::memcpy(&kept, core->destination(lease, 0), sizeof kept);
+            std::memcpy(&kept, memory, sizeof kept);
             EXPECT(kept == value);
             if (core->publish_lease(lease, admission)) {
                 if (admission == Admission::ok) {
@@ -454,9 +456,15 @@ struct CoreLease : rl::test_suite<CoreLease, 3>, Core {
                     core->release(lease);
                 }
             } else {
-                std::memcpy(&kept, core->destination(lease, 0), sizeof kept);
+                std::memcpy(&kept, memory, sizeof kept);
                 EXPECT(kept == value);
                 core->abandon_lease(lease);
+            }
+            if (held != nullptr) {
+                for (unsigned i = rl::rand(20); i > 0; --i) model::yield();
+                std::memcpy(&kept, memory, sizeof kept);
+                EXPECT(kept == value);
+                core->let_go(held);
             }
         } else {
             for (int i = 0; i < 2; ++i) {
