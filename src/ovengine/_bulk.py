@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from typing import Any
 
 from ovengine._core import Future, Inputs, Result
-from ovengine.errors import QueueFull
+from ovengine.errors import Cancelled, QueueFull
 
 # How soon to try again when others fill the queue.
 RETRY_SECONDS = 0.0005
@@ -65,7 +66,8 @@ def submit_when_room(submit: Submit, inputs: Inputs, pending: Iterable[Future]) 
             if unfinished is None:
                 time.sleep(RETRY_SECONDS)
             else:
-                unfinished.exception()
+                with contextlib.suppress(Cancelled):
+                    unfinished.exception()
 
 
 class AsyncMap:

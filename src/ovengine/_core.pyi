@@ -226,6 +226,38 @@ class SessionState(Mapping[str, np.ndarray[Any, Any]]):
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
 
+class OwnRequest:
+    """One infer request of a compiled model, run by the lanes of `model`, which has no ports; for `ovengine.compat`.
+
+    Tensors are objects of `openvino.Tensor`, whose memory it shares. They must stay alive while they are bound where
+    they in turn share an array's. Nothing but `interrupt` is to be called while a run is under way. Raises InputError
+    with OpenVINO's reason where it refuses a tensor.
+    """
+
+    def __init__(self, model: NativeModel, compiled: Compiled) -> None: ...
+    @property
+    def states(self) -> tuple[Port, ...]:
+        """The variables of its state; their names are the ids."""
+    def submit(self) -> Future:
+        """An inference on the tensors that are bound, from the state that the last one left. Its result is empty."""
+    def infer(self) -> Future:
+        """The same, on the caller's thread where a lane is free; for inferences that are short: it hears no signals."""
+    def interrupt(self) -> None:
+        """A run that is under way raises InferenceError as soon as the device looks. From any thread."""
+    def bind_input(self, index: int, tensor: Any) -> None: ...
+    def bind_inputs(self, index: int, tensors: Sequence[Any]) -> None:
+        """One input as a batch of several tensors."""
+    def bind_output(self, index: int, tensor: Any, *, keep: bool) -> None:
+        """`keep`: the tensor gets the result of the last inference now."""
+    def read_state(self, index: int, tensor: Any) -> None:
+        """Into `tensor`, which takes the shape of the state."""
+    def write_state(self, index: int, tensor: Any) -> None: ...
+    def reset_state(self, index: int | None = None) -> None:
+        """One variable, or all of them, to the initial value."""
+    def profile(self) -> list[tuple[int, int, int, str, str, str]]:
+        """Of each node in the last inference: status (as openvino.ProfilingInfo.Status), microseconds, microseconds of
+        CPU time, node name, execution type, node type. Times are 0 unless the model was compiled with PERF_COUNT."""
+
 class Future:
     def result(self, timeout: float | None = None) -> Result: ...
     def exception(self, timeout: float | None = None) -> BaseException | None: ...

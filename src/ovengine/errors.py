@@ -11,7 +11,7 @@ without knowing ovengine.
     ├── ConfigError             ValueError          an argument of `load` that is out of range
     │   └── PropertyError       ValueError          an OpenVINO property unknown, read-only or refused
     ├── PluginError             RuntimeError        a plugin raised or returned nonsense
-    ├── InputError              ValueError          wrong input name, count, rank, shape or row count
+    ├── InputError              ValueError, RuntimeError    wrong input name, count, rank, shape or row count
     ├── InputTypeError          TypeError           a dtype that cannot be cast, or no array at all
     ├── QueueFull               RuntimeError        `max_queue_size` requests wait already
     ├── InferenceTimeout        TimeoutError        the result did not come in time
@@ -88,8 +88,11 @@ class PluginError(OvengineError, RuntimeError):
     """A plugin raised, or returned something that its hook does not allow."""
 
 
-class InputError(OvengineError, ValueError):
-    """Inputs that do not fit the model (names, count, rank, shape, unequal rows), or an argument out of range."""
+class InputError(OvengineError, ValueError, RuntimeError):
+    """Inputs that do not fit the model (names, count, rank, shape, unequal rows), or an argument out of range.
+
+    A RuntimeError as well, which is what OpenVINO raises for them.
+    """
 
 
 class InputTypeError(OvengineError, TypeError):

@@ -18,6 +18,7 @@
     lease.pxi       Lease
     terms.pxi       what a request asks for beside its rows: priority, deadline, group
     session.pxi     Session, and its state
+    own_request.pxi OwnRequest, for ovengine.compat
     stats.pxi       figures of a model and its row classes, and debug_counters
     row_classes.pxi which child model serves which shape
     model.pxi       NativeModel
@@ -84,6 +85,7 @@ include "policy.pxi"
 include "lease.pxi"
 include "terms.pxi"
 include "session.pxi"
+include "own_request.pxi"
 include "stats.pxi"
 include "row_classes.pxi"
 include "model.pxi"

@@ -42,7 +42,8 @@ cdef cnp.ndarray _to_element(object value, PortSpec spec):
                 f"{value.get_element_type().get_type_name()}"
             )
         if spec.kind == TEXT:
-            return value.bytes_data
+            # Without any text its length is whatever OpenVINO finds in memory.
+            return value.bytes_data if value.get_size() > 0 else np.empty(tuple(value.get_shape()), "S1")
         array = value.data
         if spec.kind == PACKED:
             array = array.view(_PackedArray)

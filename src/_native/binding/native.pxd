@@ -49,6 +49,25 @@ cdef extern from "device/executor.hpp" namespace "ovengine" nogil:
         string property(const string& name) except +
         string export_blob() except +
         unique_ptr[Executor] make_executor() except +
+        shared_ptr[NativeOwnRequest] make_own_request() except +
+
+cdef extern from "device/own_request.hpp" namespace "ovengine" nogil:
+    cdef cppclass NodeProfile:
+        int status
+        int64_t real_us, cpu_us
+        string node_name, exec_type, node_type
+
+    cdef cppclass NativeOwnRequest "ovengine::OwnRequest":
+        void interrupt() except +
+        void bind_input(size_t port, const void* tensor) except +
+        void bind_inputs(size_t port, const vector[const void*]& tensors) except +
+        void bind_output(size_t port, const void* tensor, cbool keep) except +
+        const vector[NativePort]& states()
+        void read_state(size_t variable, const void* tensor) except +
+        void write_state(size_t variable, const void* tensor) except +
+        void reset_state() except +
+        void reset_state(size_t variable) except +
+        vector[NodeProfile] profile() except +
 
 cdef extern from "device/fake_executor.hpp" namespace "ovengine" nogil:
     cdef cppclass FakeBehavior:
@@ -99,6 +118,7 @@ cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
     shared_ptr[CompiledModel] native_adopt_compiled "ovengine::adopt_compiled"(const void* model) except +
     const void* openvino_model_type_info()
     const void* openvino_compiled_model_type_info()
+    const void* openvino_tensor_type_info()
 
 cdef extern from "ovengine_policy.h" nogil:
     ctypedef struct ovengine_policy:
@@ -294,6 +314,7 @@ cdef extern from "core/model_core.hpp" namespace "ovengine" nogil:
         void return_lane(int lane)
         Admission submit_rows(vector[byte*] inputs, uint32_t rows, Ticket& ticket, const Terms& terms) except +
         Admission submit_shaped(vector[ShapedInput] inputs, Ticket& ticket, const Terms& terms) except +
+        Admission submit_own(shared_ptr[NativeOwnRequest] own, Ticket& ticket, cbool wake) except +
         shared_ptr[Group] make_group(const string& name) except +
         shared_ptr[NativeSession] open_session() except +
         NativeSessions& sessions()

@@ -198,6 +198,11 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         if (const Admission admission = admit(1, terms); admission != Admission::ok) return admission;
         return submit_job(new Job(std::move(inputs)), ticket, terms);
     }
+    // One run of an infer request that is its owner's. `wake`: not for a caller that has a lane and runs it there.
+    Admission submit_own(std::shared_ptr<Runnable> own, Ticket& ticket, bool wake = true) {
+        if (const Admission admission = admit(1, {}); admission != Admission::ok) return admission;
+        return submit_job(new Job(std::move(own)), ticket, {}, wake);
+    }
 
     // --- Sessions ---
 
@@ -406,7 +411,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         return lanes_.all_idle() && !dispatcher_.has_work(false) && sessions_.approx_waiting() == 0;
     }
 
-    Admission submit_job(Job* job, Ticket& ticket, const Terms& terms) {
+    Admission submit_job(Job* job, Ticket& ticket, const Terms& terms, bool wake = true) {
         ticket = Ticket{};
         if (closing()) {
             job->settle(0);
@@ -415,18 +420,19 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         ticket.job = job;
         ticket.rows = job->rows();
         OVENGINE_FAILPOINT("ModelCore::submit_job");
-        if (!(terms.is_plain() ? add(job) : queue_job(job, terms))) {
+        if (!(terms.is_plain() ? add(job, wake) : queue_job(job, terms))) {
             job->settle(0);
             ticket = Ticket{};
             return Admission::full;
         }
         return Admission::ok;
     }
-    bool add(Job* job) {
+    bool add(Job* job, bool wake) {
         // A job is work for as many lanes as it has chunks.
         const std::uint32_t chunks = job->chunks(max_batch_rows());
         if (!dispatcher_.try_add(job)) return false;
         if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
+        if (!wake) return true;
         for (std::uint32_t i = 0; i < std::min<std::uint32_t>(chunks, static_cast<std::uint32_t>(lanes_.count())); ++i)
             lanes_.notify(UINT32_MAX);
         return true;

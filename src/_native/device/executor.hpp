@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,16 @@ class StatefulExecutor {
     virtual void set_state(std::size_t variable, const ShapedInput& value) = 0;
 };
 
+// What a job may run instead of a lane's executor: an infer request that is its owner's. One thread at a time.
+class Runnable {
+  public:
+    virtual ~Runnable() = default;
+    // Throws std::exception on failure, and can be called again afterwards.
+    virtual void run() = 0;
+};
+
+class OwnRequest;
+
 // One compiled model. Thread-safe.
 class CompiledModel {
   public:
@@ -77,6 +88,9 @@ class CompiledModel {
     virtual std::string export_blob() const = 0;
     virtual std::unique_ptr<Executor> make_executor() const = 0;
     virtual std::unique_ptr<StatefulExecutor> make_stateful() const = 0;
+    virtual std::shared_ptr<OwnRequest> make_own_request() const {
+        throw std::runtime_error("the device has no infer requests");
+    }
 };
 
 }  // namespace ovengine

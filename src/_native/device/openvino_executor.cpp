@@ -88,6 +88,9 @@ class OpenvinoCompiled final : public CompiledModel {
     std::unique_ptr<StatefulExecutor> make_stateful() const override {
         return ovengine::make_stateful(compiled_, failures_);
     }
+    std::shared_ptr<OwnRequest> make_own_request() const override {
+        return ovengine::make_own_request(compiled_->get(), failures_);
+    }
 
   private:
     std::shared_ptr<Renewable> compiled_;
@@ -242,5 +245,6 @@ std::string openvino_version() { return ov::get_openvino_version().buildNumber; 
 
 const void* openvino_model_type_info() { return &typeid(ov::Model); }
 const void* openvino_compiled_model_type_info() { return &typeid(ov::CompiledModel); }
+const void* openvino_tensor_type_info() { return &typeid(ov::Tensor); }
 
 }  // namespace ovengine

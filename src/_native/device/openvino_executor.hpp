@@ -89,8 +89,9 @@ class Runtime {
 std::shared_ptr<CompiledModel> adopt_compiled(const void* model);
 
 std::string openvino_version();
-// The std::type_info of ov::Model and ov::CompiledModel, for pybind11's conduit.
+// The std::type_info of ov::Model, ov::CompiledModel and ov::Tensor, for pybind11's conduit.
 const void* openvino_model_type_info();
 const void* openvino_compiled_model_type_info();
+const void* openvino_tensor_type_info();
 
 }  // namespace ovengine

@@ -40,15 +40,6 @@ std::vector<PortType> types_of(const std::vector<ov::Output<const ov::Node>>& po
     return types;
 }
 
-void run(ov::InferRequest& request, const Failures& failures) {
-    if (failures.are_discarded) {
-        request.start_async();
-        request.wait();
-    } else {
-        request.infer();
-    }
-}
-
 std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const Failures& failures,
                                    const std::vector<PortType>& types, const std::vector<ShapedInput>& inputs,
                                    std::size_t outputs) {
@@ -265,6 +256,15 @@ class OpenvinoStateful final : public StatefulExecutor {
 };
 
 }  // namespace
+
+void run(ov::InferRequest& request, const Failures& failures) {
+    if (failures.are_discarded) {
+        request.start_async();
+        request.wait();
+    } else {
+        request.infer();
+    }
+}
 
 std::string numpy_dtype(const ov::element::Type& type) {
     switch (static_cast<ov::element::Type_t>(type)) {

@@ -65,5 +65,9 @@ struct Failures {
 
 std::unique_ptr<Executor> make_executor(std::shared_ptr<Renewable> model, Failures failures);
 std::unique_ptr<StatefulExecutor> make_stateful(std::shared_ptr<Renewable> model, Failures failures);
+std::shared_ptr<OwnRequest> make_own_request(ov::CompiledModel compiled, Failures failures);
+
+// One inference. Throws when it fails.
+void run(ov::InferRequest& request, const Failures& failures);
 
 }  // namespace ovengine

@@ -380,6 +380,8 @@ class Lane {
         try {
             if (work.session != nullptr)
                 run_in_session(work.session->executor(), job);
+            else if (job.own() != nullptr)
+                run_own(job);
             else if (!job.stopped() && job.is_shaped())
                 job.shaped_outputs() = rungs_.executor(0).infer_shaped(job.shaped_inputs());
             else if (!job.stopped())
@@ -406,6 +408,10 @@ class Lane {
         // Also for one that was cancelled: those behind it rely on the reset.
         if (job.resets_state()) executor.reset_state();
         if (job.try_begin() && !job.stopped()) job.shaped_outputs() = executor.infer_shaped(job.shaped_inputs());
+    }
+
+    static void run_own(Job& job) {
+        if (job.try_begin() && !job.stopped()) job.own()->run();
     }
 
     void run_rows(Job& job, Job::Chunk chunk) {

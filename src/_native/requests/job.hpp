@@ -1,4 +1,5 @@
-// Job: one request that is not rows of a shared batch: many rows at once, an input of dynamic shape, or a session's.
+// Job: one request that is not rows of a shared batch: many rows at once, an input of dynamic shape, a session's, or a
+// run of an infer request that is its owner's.
 #pragma once
 
 #include <algorithm>
@@ -35,11 +36,19 @@ class Job final : public Completion {
 
     // A session's request: one inference on the session's own infer request.
     struct InSession {};
-    Job(InSession, std::vector<ShapedInput> inputs) : Job(std::move(inputs)) { in_session_ = true; }
+    Job(InSession, std::vector<ShapedInput> inputs) : Job(std::move(inputs)) { is_final_once_begun_ = true; }
+
+    // A run of `own`, which brings its inputs and outputs along.
+    explicit Job(std::shared_ptr<Runnable> own) : Job(std::vector<ShapedInput>{}) {
+        own_ = std::move(own);
+        is_final_once_begun_ = true;
+    }
+    Runnable* own() const noexcept { return own_.get(); }
+
     // Before it is handed to the lanes.
     void reset_state_first() noexcept { resets_state_ = true; }
     bool resets_state() const noexcept { return resets_state_; }
-    // (in a session) The lane's, once: from here on it cannot be cancelled. False when it has been.
+    // (in a session, or with an own()) The lane's, once: from here on it cannot be cancelled. False when it has been.
     bool try_begin() noexcept {
         if (!begun_.exchange(true, std::memory_order_acq_rel)) return true;
         end(Outcome::cancelled);  // cancel() is about to say so too
@@ -103,10 +112,11 @@ class Job final : public Completion {
 
     Outcome outcome(std::uint32_t) const noexcept override { return outcome_.load(std::memory_order_acquire); }
     // The lanes may still be reading the caller's memory: quiet() says when they no longer do.
-    // A session's request that has begun moves the state, and is not cancelled any more.
+    // A session's request that has begun moves the state, and is not cancelled any more; nor is a run of own(), whose
+    // tensors are its owner's again when it is done.
     bool cancel(std::uint32_t) noexcept override {
         if (done()) return false;
-        if (!in_session_) return end(Outcome::cancelled);
+        if (!is_final_once_begun_) return end(Outcome::cancelled);
         // acq_rel: one of this and try_begin() comes first.
         if (begun_.exchange(true, std::memory_order_acq_rel)) return false;
         end(Outcome::cancelled);
@@ -134,8 +144,9 @@ class Job final : public Completion {
     std::vector<ShapedInput> shaped_inputs_;
     std::vector<ShapedOutput> shaped_outputs_;
     const bool shaped_ = false;
-    bool in_session_ = false, resets_state_ = false;
-    std::atomic<bool> begun_{false};  // of a session's
+    std::shared_ptr<Runnable> own_;
+    bool is_final_once_begun_ = false, resets_state_ = false;
+    std::atomic<bool> begun_{false};  // of one that is_final_once_begun_
 };
 
 }  // namespace ovengine

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ovengine._core import Compiled
+from ovengine.compat._errors import NotAModelError
 from ovengine.config import Hint
 from ovengine.engine import default_engine
-from ovengine.errors import PropertyError
+from ovengine.errors import ModelError, PropertyError
 from ovengine.model import Model
-from ovengine.plan import MAX_LANES, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo
+from ovengine.plan import MAX_LANES, BatchPlan, Decision, DevicePlan, Plan
 
 if TYPE_CHECKING:
     import openvino
@@ -23,26 +24,27 @@ def optimal_requests(compiled: Compiled) -> int:
     return max(1, int(_property(compiled, "OPTIMAL_NUMBER_OF_INFER_REQUESTS", 1)))
 
 
-def adopt(compiled_model: openvino.CompiledModel, jobs: int) -> tuple[Model, int]:
-    """A model whose lanes run infer requests of `compiled_model`, each at the shape it is given, and its jobs.
+def adopt(compiled_model: openvino.CompiledModel, jobs: int) -> tuple[Model, Compiled, int]:
+    """A model whose lanes run infer requests of `compiled_model`, which it does not know; and the number of its jobs.
 
-    Raises ModelError when it is no CompiledModel, or has ports of a type that NumPy lacks.
+    Raises NotAModelError.
     """
     engine = default_engine()
-    compiled = engine.runtime.adopt_compiled(compiled_model)
+    try:
+        compiled = engine.runtime.adopt_compiled(compiled_model)
+    except ModelError as error:
+        raise NotAModelError(str(error)) from None
     optimal = optimal_requests(compiled)
     jobs = jobs or optimal
     lanes = min(jobs, optimal, MAX_LANES)
-    ports = (*compiled.inputs, *compiled.outputs)
-    is_static = all(port.shape is not None and min(port.shape, default=0) >= 0 for port in ports)
-    mode: Mode = "whole" if is_static else "dynamic"
     device = str(_property(compiled, "EXECUTION_DEVICES", "unknown"))
     why = "compiled by the caller, for the shapes that it has"
     plan = Plan(
         name=str(_property(compiled, "NETWORK_NAME", "model")),
-        inputs=tuple(TensorInfo.of(port, i) for i, port in enumerate(compiled.inputs)),
-        outputs=tuple(TensorInfo.of(port, i) for i, port in enumerate(compiled.outputs)),
-        mode=mode,
+        # Tensors are bound to infer requests of their own: nothing here is told of them.
+        inputs=(),
+        outputs=(),
+        mode="dynamic",
         hint=Hint.THROUGHPUT,
         devices=(DevicePlan(device, {}, lanes, 0, True, f"{optimal} infer requests are optimal"),),
         batch=BatchPlan((1,), {1: UNKNOWN_COST_US}, 0, why),
@@ -50,11 +52,11 @@ def adopt(compiled_model: openvino.CompiledModel, jobs: int) -> tuple[Model, int
         precision=(str(_property(compiled, "INFERENCE_PRECISION_HINT", "unknown")),),
         memory_bytes=0,
         max_queue_size=None,
-        decisions=(Decision("batch axis", mode, why),),
+        decisions=(Decision("batch axis", "dynamic", why),),
     )
     model = Model._start(plan, [(device, {1: compiled})] * lanes, "priority")
     engine.register(model)
-    return model, jobs
+    return model, compiled, jobs
 
 
 def _property(compiled: Compiled, name: str, otherwise: Any) -> Any:

@@ -1,41 +1,139 @@
-"""What a callback is given: one job of an AsyncInferQueue, with the read-only methods of `openvino.InferRequest`."""
+"""What a callback is given: one job of an AsyncInferQueue, with the methods of `openvino.InferRequest`."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-import numpy as np
+import openvino
 
-from ovengine._core import Future, Result
-from ovengine.compat._ports import Array, Ports, as_array
-from ovengine.errors import InputError
+from ovengine._core import Future
+from ovengine.compat._errors import ArgumentTypeError, RequestBusy, RequestCancelled
+from ovengine.compat._pool import Pool
+from ovengine.compat._state import VariableState
+from ovengine.compat._tensor import Array
+from ovengine.compat._tensors import Tensors
+from ovengine.errors import Cancelled, InferenceError, InputError
 
-if TYPE_CHECKING:
-    import openvino
+# An inference that is no longer than this may be run on the thread of a blocking caller, which then hears no signals.
+BRIEF_SECONDS = 0.01
 
 
 class InferRequest:
     """One of the requests that a queue has in its pool; made by `AsyncInferQueue`.
 
-    Its tensors are those of its last inference, until the next one is started. Arrays and tensors that were taken from
-    it keep their values afterwards.
+    Its tensors are live, as in OpenVINO: an output tensor that was taken once has the result of each inference, and
+    what is written to an input tensor is read by the next one. `results` are copies. While an inference runs, all that
+    reads or changes tensors, the state or the callback raises RequestBusy, a RuntimeError.
     """
 
-    def __init__(self, ports: Ports, changed: threading.Condition, untold: dict[InferRequest, BaseException]) -> None:
-        self._ports = ports
-        self._changed = changed  # notified when any request of the queue becomes idle
-        self._untold = untold  # errors that wait_all() will raise
-        self._inputs: list[Array | None] = [None] * len(ports.inputs)
-        self._copies: list[Array | None] = [None] * len(ports.inputs)
-        self._busy = False
-        self._future: Future | None = None
-        self._result: Result | None = None
-        self._error: BaseException | None = None
+    def __init__(self, pool: Pool, tensors: Tensors) -> None:
+        self._pool = pool
+        self._tensors = tensors
+        self._callback: Callable[[Any], object] | None = None  # of its own, instead of the queue's
         self._userdata: Any = None
+        self._future: Future | None = None
+        self._error: BaseException | None = None  # of the last inference, or of its callback
         self._started = self._ended = 0.0
+        self._running = False  # an inference; the callback comes after it
+        self._calls_back = False
+        self._cancelled = False
+        self._failed = False  # the last inference
+        # Under the pool's lock:
+        self._uses: set[int] = set()
+        self._starting = False  # taken, and not running yet
+
+    @property  # type: ignore[misc]  # mypy knows no stand-ins
+    def __class__(self) -> Any:
+        """`openvino.InferRequest`, so that `isinstance` says yes to that as well."""
+        return openvino.InferRequest
+
+    # -- inference ----------------------------------------------------------------------------------------------------
+
+    def infer(
+        self,
+        inputs: Any = None,
+        share_inputs: bool = False,
+        share_outputs: bool = False,
+        *,
+        decode_strings: bool = True,
+    ) -> Mapping[Any, Array]:
+        """Run an inference and wait for it; no callback is called.
+
+        Args:
+            inputs: as for `AsyncInferQueue.start_async`.
+            share_inputs: whether to read the arrays while the inference runs, instead of copying them now.
+            share_outputs: whether the results are views of the output tensors, which the next inference writes to.
+            decode_strings: whether text comes as `str`, and not as bytes.
+
+        Raises:
+            InputError (a RuntimeError), InputTypeError (a TypeError): the inputs do not fit the model.
+            InferenceError (a RuntimeError): the inference failed.
+            RequestBusy, RequestCancelled (RuntimeErrors).
+            EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
+        """
+        brief = 0 < self._ended - self._started < BRIEF_SECONDS
+        use = self._pool.take(self)
+        future = self._start(use, inputs, share_inputs, lambda: self._tensors.infer(brief=brief))
+        try:
+            future.done() or future.exception()
+        except Cancelled:
+            pass
+        except BaseException:
+            self._tensors.cancel(future)
+            future._add_callback(partial(self._completed, use))
+            raise
+        error = self._error = self._take_outcome(future)
+        self._pool.give_back(self, use, None)
+        if error is not None:
+            raise error
+        return self._tensors.results(share=share_outputs, decode_strings=decode_strings)
+
+    def start_async(self, inputs: Any = None, userdata: Any = None, share_inputs: bool = False) -> None:
+        """Start an inference on this request, which must be idle or in its callback; arguments and errors as for the
+        queue's method. The queue does not use the request until it is done.
+        """
+        use = self._pool.take(self)
+        if userdata is not None:
+            self._userdata = userdata
+        self._run(use, inputs, share_inputs)
+        if userdata is not None and self._callback is None and self._pool.callback is None:
+            warnings.warn("There is no callback function!", RuntimeWarning, stacklevel=2)
+
+    def cancel(self) -> None:
+        """Give up the inference that runs, if there is one. Unless it is done first, `wait` raises RequestCancelled."""
+        future = self._future
+        if self._running and future is not None:
+            self._cancelled = True
+            self._tensors.cancel(future)
+
+    def wait(self) -> None:
+        """Wait for the inference and its callback. Raises what it failed with; `wait_all` does not raise that again."""
+        self._pool.wait_for(self)
+        if (error := self._error) is not None:
+            self._pool.told(self)
+            raise error
+
+    def wait_for(self, timeout: float) -> bool:
+        """Wait up to `timeout` milliseconds; whether an inference has ended, its callback included."""
+        if not hasattr(timeout, "__float__"):
+            raise ArgumentTypeError(f"the timeout is a number of milliseconds, not {timeout!r}")
+        if not timeout >= 0:
+            raise InputError(f"the timeout is at least 0 milliseconds, not {timeout}")
+        return self._pool.wait_for(self, timeout / 1e3) and self._ended > 0
+
+    def set_callback(self, callback: Callable[[Any], object], userdata: Any) -> None:
+        """Have `callback(userdata)` called after each inference of this request that succeeds, instead of the queue's
+        callback, until that is set anew.
+        """
+        if not callable(callback):
+            raise ArgumentTypeError(f"the callback must be callable, not {callback!r}")
+        self._at_rest()
+        self._pool.call_back_on_threads()
+        self._callback, self._userdata = callback, userdata
 
     # -- outcome ------------------------------------------------------------------------------------------------------
 
@@ -46,155 +144,224 @@ class InferRequest:
 
     @property
     def latency(self) -> float:
-        """Milliseconds from the start of the last inference to its end."""
-        return (self._ended - self._started) * 1e3
-
-    def wait(self) -> None:
-        """Wait for the inference and its callback. Raises what it failed with; `wait_all` does not raise that again."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._busy)
-            error = self._error
-            if error is not None and self._untold.get(self) is error:
-                del self._untold[self]
-        if error is not None:
-            raise error
-
-    def wait_for(self, timeout: float) -> bool:
-        """Wait up to `timeout` milliseconds; whether an inference has ended, its callback included."""
-        with self._changed:
-            idle = self._changed.wait_for(lambda: not self._busy, timeout / 1e3)
-        return idle and self._ended > 0
+        """Milliseconds from the start of the last inference to its end; 0 when there is none."""
+        return max(0.0, (self._ended - self._started) * 1e3)
 
     @property
     def results(self) -> Mapping[Any, Array]:
-        """Outputs of the last inference by index, name and port; over an `ovengine.Model` the keys are names."""
-        if self._ports.compiled_model is None:
-            return _Results(self._ports, self._outputs())
-        from openvino.utils.data_helpers.wrappers import OVDict
-
-        results: Mapping[Any, Array] = OVDict(dict(zip(self.model_outputs, self._outputs(), strict=True)))
-        return results
+        """Outputs of the last inference by index, name and port, for ever as they are now."""
+        return self._with_outputs().results()
 
     # -- tensors ------------------------------------------------------------------------------------------------------
 
     @property
-    def output_tensors(self) -> list[openvino.Tensor]:
-        """All outputs of the last inference."""
-        return [_tensor(array) for array in self._outputs()]
+    def input_tensors(self) -> list[openvino.Tensor]:
+        """All inputs, to be read or written."""
+        tensors = self._at_rest()
+        return [tensors.input(index) for index in range(len(tensors.ports.inputs))]
 
     @property
-    def input_tensors(self) -> list[openvino.Tensor]:
-        """All inputs of the last inference."""
-        return [_tensor(self._input(index)) for index in range(len(self._inputs))]
-
-    def get_output_tensor(self, index: int | None = None) -> openvino.Tensor:
-        """An output by index, which may be left out where there is one."""
-        return _tensor(self._outputs()[_only(self._ports.output_index, index, len(self._ports.outputs), "output")])
+    def output_tensors(self) -> list[openvino.Tensor]:
+        """All outputs of the last inference."""
+        tensors = self._with_outputs()
+        return [tensors.output(index) for index in range(len(tensors.ports.outputs))]
 
     def get_input_tensor(self, index: int | None = None) -> openvino.Tensor:
-        """An input by index, which may be left out where there is one."""
-        return _tensor(self._input(_only(self._ports.input_index, index, len(self._inputs), "input")))
+        """An input by index, which may be left out where there is one; to be read or written."""
+        tensors = self._at_rest()
+        return tensors.input(_index(tensors, index, False))
+
+    def get_output_tensor(self, index: int | None = None) -> openvino.Tensor:
+        """An output of the last inference by index, which may be left out where there is one."""
+        tensors = self._with_outputs()
+        return tensors.output(_index(tensors, index, True))
 
     def get_tensor(self, name: Any) -> openvino.Tensor:
-        """An output or input by one of its names, or by its port."""
-        try:
-            return self.get_output_tensor(self._ports.output_index(name))
-        except InputError:
-            return self.get_input_tensor(self._ports.input_index(name))
+        """An input or output by one of its names, or by its port."""
+        is_output, index = self._tensors.ports.tensor_index(name)
+        return self._with_outputs().output(index) if is_output else self._at_rest().input(index)
+
+    def set_tensor(self, name: Any, tensor: openvino.Tensor) -> None:
+        """Bind an input or output, by one of its names or its port, to a tensor.
+
+        An input is read from it, and an output written to it, by all inferences from now on. Raises InputError,
+        InputTypeError where it does not fit the port.
+        """
+        is_output, index = self._tensors.ports.tensor_index(name)
+        if is_output:
+            self._at_rest().set_output(index, tensor)
+        else:
+            self._at_rest().set_input(index, tensor)
+
+    def set_tensors(self, inputs: Any, tensors: Sequence[openvino.Tensor] | None = None) -> None:
+        """Bind inputs and outputs to tensors by name, port, or index of an input. Or, with two arguments, one input, by
+        name or port, to a batch of tensors.
+        """
+        if tensors is not None:
+            is_output, index = self._tensors.ports.tensor_index(inputs)
+            if is_output:
+                raise InputError(f"only inputs take a batch of tensors; {inputs!r} is an output")
+            self._at_rest().set_input_batch(index, tensors)
+            return
+        for key, tensor in _mapping(inputs).items():
+            if isinstance(key, int):
+                self.set_input_tensors({key: tensor})
+            else:
+                self.set_tensor(key, tensor)
+
+    def set_input_tensor(self, index: Any, tensor: openvino.Tensor | None = None) -> None:
+        """Bind an input, by index, to a tensor; the index may be left out where there is one."""
+        own = self._at_rest()
+        if tensor is None:
+            index, tensor = None, index
+        own.set_input(_index(own, index, False), tensor)
+
+    def set_input_tensors(self, inputs: Any, tensors: Sequence[openvino.Tensor] | None = None) -> None:
+        """Bind inputs to tensors by index; or one input, by index if there are several, to a batch of tensors.
+
+        The tensors of a batch have one row each, and are together what the input takes.
+        """
+        own = self._at_rest()
+        if isinstance(inputs, Mapping) and tensors is None:
+            for key, tensor in inputs.items():
+                own.set_input(own.ports.input_index(key), tensor)
+        elif tensors is None:
+            own.set_input_batch(own.ports.only(is_output=False), inputs)
+        else:
+            own.set_input_batch(own.ports.input_index(inputs), tensors)
+
+    def set_output_tensor(self, index: Any, tensor: openvino.Tensor | None = None) -> None:
+        """Bind an output, by index, to a tensor; the index may be left out where there is one."""
+        own = self._at_rest()
+        if tensor is None:
+            index, tensor = None, index
+        own.set_output(_index(own, index, True), tensor)
+
+    def set_output_tensors(self, outputs: Any) -> None:
+        """Bind outputs to tensors by index."""
+        own = self._at_rest()
+        for key, tensor in _mapping(outputs).items():
+            own.set_output(own.ports.output_index(key), tensor)
+
+    # -- state and figures --------------------------------------------------------------------------------------------
+
+    def query_state(self) -> list[VariableState]:
+        """The variables that this request keeps from one inference to the next; empty for a model without state."""
+        return [VariableState(name, index, self._at_rest) for index, name in enumerate(self._at_rest().states)]
+
+    def reset_state(self) -> None:
+        """All variables to the values that the model gives them initially."""
+        self._at_rest().reset_state()
+
+    def get_profiling_info(self) -> list[openvino.ProfilingInfo]:
+        """How long the nodes of the compiled model took in the last inference; 0 unless it has PERF_COUNT.
+
+        Raises RuntimeError over an `ovengine.Model`, whose inferences are of several requests.
+        """
+        return self._at_rest().profile()
+
+    @property
+    def profiling_info(self) -> list[openvino.ProfilingInfo]:
+        """As `get_profiling_info`."""
+        return self.get_profiling_info()
 
     # -- model --------------------------------------------------------------------------------------------------------
 
     def get_compiled_model(self) -> openvino.CompiledModel:
         """The one that the queue was given. Raises RuntimeError when it was given an `ovengine.Model`."""
-        if self._ports.compiled_model is None:
+        compiled = self._tensors.ports.compiled_model
+        if compiled is None:
             raise RuntimeError("this queue runs an ovengine.Model, which is several compiled models; see its plan")
-        return self._ports.compiled_model
+        return compiled
 
     @property
     def model_inputs(self) -> list[Any]:
         """Ports of the compiled model; of an `ovengine.Model` its `inputs`."""
-        compiled = self._ports.compiled_model
-        return list(self._ports.inputs if compiled is None else compiled.inputs)
+        return list(self._tensors.ports.input_keys)
 
     @property
     def model_outputs(self) -> list[Any]:
         """Ports of the compiled model; of an `ovengine.Model` its `outputs`."""
-        compiled = self._ports.compiled_model
-        return list(self._ports.outputs if compiled is None else compiled.outputs)
+        return list(self._tensors.ports.output_keys)
 
-    # -- the queue's --------------------------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(map(str, ports)) for ports in (self.model_inputs, self.model_outputs))
+        return f"<InferRequest: inputs[{inputs}] outputs[{outputs}]>"
 
-    def _set_inputs(self, inputs: Any, share: bool) -> Array | list[Array]:
-        """Take over inputs, those that are not given staying as they were; all of them, as `submit` takes them."""
-        for index, value in self._ports.by_index(inputs).items():
-            array = as_array(value)
-            dtype = self._ports.inputs[index].dtype
-            if not (share and array.dtype == dtype):
-                copy = self._copies[index]
-                if copy is None or copy.shape != array.shape:
-                    copy = self._copies[index] = np.empty(array.shape, dtype)
-                np.copyto(copy, array, casting="unsafe")  # as OpenVINO does
-                array = copy
-            self._inputs[index] = array
-        arrays = [self._input(index) for index in range(len(self._inputs))]
-        return arrays[0] if len(arrays) == 1 else arrays
+    def __reduce__(self) -> str:
+        raise TypeError("an InferRequest belongs to its queue and cannot be copied or pickled")
 
-    def _start(self, userdata: Any) -> None:
-        self._userdata = userdata
-        self._future = self._result = self._error = None
-        self._ended, self._started = 0.0, time.perf_counter()
+    # -- from idle to idle --------------------------------------------------------------------------------------------
 
-    def _end(self, future: Future) -> BaseException | None:
-        """Take over what became of the inference."""
+    def _run(self, use: int, inputs: Any, share_inputs: bool) -> None:
+        """An inference of this request, which the caller has taken; it gives itself back to the pool."""
+        future = self._start(use, inputs, share_inputs, self._tensors.submit)
+        self._calls_back = True
+        try:
+            future._add_callback(partial(self._completed, use))
+        except BaseException:  # a signal, while _completed() was run here for an inference that was done already
+            self._running = False
+            self._pool.give_back(self, use, None)
+            raise
+
+    def _start(self, use: int, inputs: Any, share_inputs: bool, submit: Callable[[], Future]) -> Future:
+        """Gives the request back when it raises."""
+        try:
+            self._tensors.write(inputs, share_inputs)
+            self._error = self._future = None
+            self._calls_back = self._cancelled = self._failed = False
+            self._ended, self._started = 0.0, time.perf_counter()
+            self._running = True
+            self._starting = False
+            self._future = future = submit()
+            return future
+        except BaseException:
+            self._running = self._starting = False
+            self._pool.give_back(self, use, None)
+            raise
+
+    def _completed(self, use: int, future: Future) -> None:
+        """Called by the core's thread for callbacks, or by who starts the inference: it runs nothing of the user's."""
+        error = self._take_outcome(future)
+        callback = self._pool.callback
+        if error is not None or not self._calls_back or (self._callback is None and callback is None):
+            self._pool.give_back(self, use, error)
+        elif self._callback is not None:
+            self._pool.call_back(self, use, partial(self._callback, self._userdata))
+        elif callback is not None:
+            self._pool.call_back(self, use, partial(callback, self, self._userdata))
+
+    def _take_outcome(self, future: Future) -> BaseException | None:
+        error = self._tensors.ended(future)
         self._ended = time.perf_counter()
+        if error is not None:
+            self._failed = True
+            if self._cancelled and isinstance(error, (Cancelled, InferenceError)):
+                error = RequestCancelled("the inference was cancelled")
         self._future = None
-        error = future.exception()
-        if error is None:
-            self._result = future.result()
+        self._running = False
         return error
 
-    def _input(self, index: int) -> Array:
-        array = self._inputs[index]
-        return self._ports.zeros(self._ports.inputs[index]) if array is None else array
+    def _at_rest(self) -> Tensors:
+        if self._running:
+            raise RequestBusy("the infer request is busy; its tensors are there in the callback, and after wait()")
+        return self._tensors
 
-    def _outputs(self) -> list[Array]:
-        if self._result is not None:
-            return list(self._result.values())
-        if self._busy:
-            raise RuntimeError("the infer request is busy; its tensors are there in the callback, and after wait()")
-        return [self._ports.zeros(tensor) for tensor in self._ports.outputs]
-
-
-class _Results(Mapping[Any, Array]):
-    """Outputs of an `ovengine.Model`."""
-
-    def __init__(self, ports: Ports, arrays: list[Array]) -> None:
-        self._ports = ports
-        self._arrays = arrays
-
-    def __getitem__(self, key: Any) -> Array:
-        try:
-            return self._arrays[self._ports.output_index(key)]
-        except InputError as error:
-            raise KeyError(str(error)) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([tensor.name for tensor in self._ports.outputs])
-
-    def __len__(self) -> int:
-        return len(self._arrays)
+    def _with_outputs(self) -> Tensors:
+        tensors = self._at_rest()
+        if self._failed and self._error is not None:
+            raise self._error
+        return tensors
 
 
-def _only(find: Any, index: int | None, count: int, kind: str) -> int:
-    if index is None and count != 1:
-        raise InputError(f"the model has {count} {kind}s; say which one")
-    found: int = find(0 if index is None else index)
-    return found
+def _index(tensors: Tensors, index: int | None, is_output: bool) -> int:
+    ports = tensors.ports
+    if index is None:
+        return ports.only(is_output)
+    return ports.output_index(index) if is_output else ports.input_index(index)
 
 
-def _tensor(array: Array) -> openvino.Tensor:
-    """A tensor over the array's memory; over a copy where OpenVINO does not share it."""
-    import openvino
-
-    shareable = array.size > 0 and array.flags.c_contiguous and array.flags.writeable
-    return openvino.Tensor(array, shared_memory=shareable)
+def _mapping(tensors: Any) -> Mapping[Any, Any]:
+    if not isinstance(tensors, Mapping):
+        raise ArgumentTypeError(f"tensors are given as a dict by name, index or port, not as {type(tensors).__name__}")
+    return tensors
