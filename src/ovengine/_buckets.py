@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovengine._core import port_index
+from ovengine._numbers import as_integer
 from ovengine._values import InputValues, Values
 from ovengine.errors import ConfigError, InputError, OvengineError
 
@@ -54,16 +55,18 @@ class Buckets:
 
     def __post_init__(self) -> None:
         try:
-            lengths = tuple(self.lengths)
+            lengths = tuple(as_integer(length) or 0 for length in self.lengths)
         except TypeError:
             lengths = ()
-        if not lengths or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in lengths):
+        if not lengths or min(lengths) < 1:
             raise ConfigError(f"bucket lengths are integers of at least 1, not {self.lengths!r}")
         if list(lengths) != sorted(set(lengths)):
             raise ConfigError(f"bucket lengths must be ascending, not {list(lengths)}")
-        if isinstance(self.axis, bool) or not isinstance(self.axis, int) or self.axis < 1:
+        axis = as_integer(self.axis)
+        if axis is None or axis < 1:
             raise ConfigError(f"the sequence axis is an integer of at least 1 (axis 0 counts rows), not {self.axis!r}")
         object.__setattr__(self, "lengths", lengths)
+        object.__setattr__(self, "axis", axis)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,10 @@ def changed_limits(
     if max_queue_delay_us is not UNCHANGED:
         if max_queue_delay_us is None:
             raise ConfigError("max_queue_delay_us must be an integer, not None; 0 never waits")
-        check_integer("max_queue_delay_us", max_queue_delay_us, 0, MOST_QUEUE_DELAY_US)
-        plan = replace(plan, batch=replace(plan.batch, max_queue_delay_us=max_queue_delay_us))
+        delay_us = check_integer("max_queue_delay_us", max_queue_delay_us, 0, MOST_QUEUE_DELAY_US) or 0
+        plan = replace(plan, batch=replace(plan.batch, max_queue_delay_us=delay_us))
     if max_batch_size is not UNCHANGED:
-        check_integer("max_batch_size", max_batch_size, 1, MOST_BATCH_SIZE)
+        max_batch_size = check_integer("max_batch_size", max_batch_size, 1, MOST_BATCH_SIZE)
         if max_batch_size is not None and largest is not None and max_batch_size > largest:
             raise ConfigError(
                 f"max_batch_size={max_batch_size} is more than the largest batch of the plan, {largest} rows; "
@@ -46,7 +46,7 @@ def changed_limits(
             )
         plan = replace(plan, max_batch_size=max_batch_size)
     if max_queue_size is not UNCHANGED:
-        check_integer("max_queue_size", max_queue_size, 0)
+        max_queue_size = check_integer("max_queue_size", max_queue_size, 0)
         if max_queue_size is not None and max_queue_size > ring_capacity:
             raise ConfigError(
                 f"max_queue_size={max_queue_size} is more than the {ring_capacity} requests that there is room for; "

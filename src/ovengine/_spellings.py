@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ovengine._numbers import as_integer
 from ovengine.errors import ConfigError, PropertyError
 
 _BATCH_DEVICE = re.compile(r"\s*BATCH\s*:\s*(?P<device>[^,()]*[^,()\s])\s*(?:\(\s*(?P<rows>[^()]*?)\s*\))?\s*", re.I)
@@ -42,13 +43,15 @@ def plain(value: Any) -> Any:
         return value.get_type_name()
     if isinstance(getattr(value, "name", None), str) and hasattr(type(value), "__members__"):
         return f"LOG_{value.name}" if kind == "Level" else value.name
-    return value
+    number = as_integer(value)  # of NumPy's
+    return value if number is None else number
 
 
 def integer(name: str, value: object, least: int) -> int:
     """Of a property given as a number or as its text. Raises PropertyError."""
-    number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value) else value
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+    is_text = isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value)
+    number = int(str(value)) if is_text else as_integer(value)
+    if number is None or number < least:
         raise PropertyError(f"{name} must be an integer of at least {least}, not {value!r}")
     return number
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ovengine import _spellings
+from ovengine._numbers import as_integer
 from ovengine.errors import ConfigError, PropertyError
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ QUEUE_FULL_ACTIONS = ("reject", "block")
 CORE_PROPERTIES = frozenset(
     {"CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP", "FORCE_TBB_TERMINATE", "CACHE_ENCRYPTION_CALLBACKS", "LOG_LEVEL"}
 )
+
+# What devices take and do not list, by a word in the device's name.
+UNLISTED_PROPERTIES = {
+    "CPU": ("CPU_RUNTIME_CACHE_CAPACITY", "EXCLUSIVE_ASYNC_REQUESTS", "LP_TRANSFORMS_MODE", "SNIPPETS_MODE"),
+}
 
 MOST_QUEUE_DELAY_US = 3_600_000_000
 # The ring of waiting requests has memory for all of them.
@@ -118,11 +124,11 @@ class LoadOptions:
                 raise PropertyError(f"names of OpenVINO properties are strings, not {name!r}")
             config[str(name)] = _spellings.plain(value)
         self._set("hint", Hint.parse(config.pop("PERFORMANCE_HINT", self.hint)))
-        check_integer("max_batch_size", self.max_batch_size, 1, MOST_BATCH_SIZE)
-        check_integer("max_queue_delay_us", self.max_queue_delay_us, 0, MOST_QUEUE_DELAY_US)
-        check_integer("max_queue_size", self.max_queue_size, 0, MOST_QUEUE_SIZE)
+        self._check_integer("max_batch_size", 1, MOST_BATCH_SIZE)
+        self._check_integer("max_queue_delay_us", 0, MOST_QUEUE_DELAY_US)
+        self._check_integer("max_queue_size", 0, MOST_QUEUE_SIZE)
         self._set("max_queue_size", self.max_queue_size or None)
-        check_integer("memory_limit", self.memory_limit, 1)
+        self._check_integer("memory_limit", 1)
         self._take_queue_full_action()
         self._take_batch_sizes()
         self._take_batch_device()
@@ -143,6 +149,9 @@ class LoadOptions:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    def _check_integer(self, name: str, least: int, most: int | None = None) -> None:
+        self._set(name, check_integer(name, getattr(self, name), least, most))
 
     def _agree(self, name: str, value: object, spelling: str) -> None:
         """`spelling` means that the argument `name` is `value`, which it may have been given as, too."""
@@ -166,8 +175,9 @@ class LoadOptions:
         if self.batch_sizes is None:
             return
         sizes = list(self.batch_sizes) if isinstance(self.batch_sizes, Iterable) else [self.batch_sizes]
-        for size in sizes:
-            check_integer("each of batch_sizes", size if size is not None else "None", 1, MOST_BATCH_SIZE)
+        for index, size in enumerate(sizes):
+            one = size if size is not None else "None"
+            sizes[index] = check_integer("each of batch_sizes", one, 1, MOST_BATCH_SIZE) or 0
         if not 1 <= len(set(sizes)) <= MOST_BATCH_SIZES:
             raise ConfigError(f"batch_sizes must have 1 to {MOST_BATCH_SIZES} sizes, not {len(set(sizes))}")
         if self.max_batch_size not in (None, max(sizes)):
@@ -242,19 +252,24 @@ def parse_bytes(name: str, value: object) -> int | None:
         number, unit, binary = found.groups()
         power = "KMGT".index(unit.upper()) + 1 if unit else 0
         value = int(float(number) * (1024 if binary else 1000) ** power)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"{name} must be None, bytes, or a text such as '512MB' or '2GiB', not {value!r}")
-    return value
-
-
-def check_integer(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Raise ConfigError for what is neither None nor an integer within the bounds."""
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        return None
+    count = as_integer(value)
+    if count is None or count < 1:
+        raise ConfigError(f"{name} must be None, bytes, or a text such as '512MB' or '2GiB', not {value!r}")
+    return count
+
+
+def check_integer(name: str, value: object, least: int, most: int | None = None) -> int | None:
+    """None, or the integer that `value` is, NumPy's included. Raises ConfigError when it is out of bounds, or none."""
+    if value is None:
+        return None
+    number = as_integer(value)
+    if number is None or number < least:
         raise ConfigError(f"{name} must be None or an integer of at least {least}, not {value!r}")
-    if most is not None and value > most:
+    if most is not None and number > most:
         raise ConfigError(f"{name} must be at most {most}, not {value!r}")
+    return number
 
 
 def check_properties(config: Mapping[str, Any], devices: Iterable[str], runtime: Runtime) -> None:
@@ -264,7 +279,7 @@ def check_properties(config: Mapping[str, Any], devices: Iterable[str], runtime:
     writable: dict[str, bool] = dict.fromkeys(CORE_PROPERTIES, True)
     device_names = tuple(dict.fromkeys(devices))
     for device in device_names:
-        for name, may_write in runtime.supported_properties(device).items():
+        for name, may_write in properties_of(device, runtime).items():
             writable[name] = writable.get(name, False) or may_write
     where = ", ".join(device_names)
     for name in config:
@@ -274,9 +289,15 @@ def check_properties(config: Mapping[str, Any], devices: Iterable[str], runtime:
             raise PropertyError(f"the property {name!r} of {where} can be read, but not set")
 
 
+def properties_of(device: str, runtime: Runtime) -> dict[str, bool]:
+    """Properties that the device takes, listed or not; whether they may be written."""
+    unlisted = (names for word, names in UNLISTED_PROPERTIES.items() if word in device)
+    return {**{name: True for names in unlisted for name in names}, **runtime.supported_properties(device)}
+
+
 def supported_config(config: Mapping[str, Any], device: str, runtime: Runtime) -> dict[str, Any]:
     """Those properties of `config` that this device (or OpenVINO's core, for all devices) takes."""
-    writable = runtime.supported_properties(device)
+    writable = properties_of(device, runtime)
     return {name: value for name, value in config.items() if name in CORE_PROPERTIES or writable.get(name)}
 
 

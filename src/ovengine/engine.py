@@ -15,8 +15,8 @@ from ovengine._buckets import Buckets
 from ovengine._core import CpuBudget, Runtime
 from ovengine._planner import Planner
 from ovengine._preparation import Preparation
-from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus, parse_bytes
-from ovengine.errors import ConfigError, EngineClosed, ForkedError, UnknownDeviceError
+from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus, check_integer, parse_bytes
+from ovengine.errors import EngineClosed, ForkedError, UnknownDeviceError
 from ovengine.model import Model
 from ovengine.plugins import Plugins, default
 from ovengine.profile import Profile
@@ -51,8 +51,7 @@ class Engine:
         devices: Sequence[str] | None = None,
         cpu_budget: int | None = None,
     ) -> None:
-        if cpu_budget is not None and (not isinstance(cpu_budget, int) or cpu_budget < 1):
-            raise ConfigError(f"cpu_budget must be None or an integer of at least 1, not {cpu_budget!r}")
+        cpu_budget = check_integer("cpu_budget", cpu_budget, 1)
         self._plugins = plugins if isinstance(plugins, Plugins) else None
         self._extra_plugins = None if isinstance(plugins, Plugins) else plugins
         self._devices = tuple(devices) if devices is not None else None

@@ -16,7 +16,8 @@ from ovengine._core import Compiled, CpuBudget, Inputs, NativeModel, Result, por
 from ovengine._costs import CostTable
 from ovengine._limits import UNCHANGED, Unchanged, changed_limits
 from ovengine._preparation import Preparation
-from ovengine.errors import ConfigError, EngineClosed
+from ovengine.config import check_integer
+from ovengine.errors import EngineClosed
 from ovengine.plan import Plan, TensorInfo
 from ovengine.stats import ModelStats
 
@@ -324,9 +325,7 @@ class Model(NativeModel):
     def _window(self, window: int | None) -> int:
         if window is None:
             return max(LEAST_WINDOW, WINDOW_BATCHES * len(self._plan.lanes) * self._plan.most_rows)
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            raise ConfigError(f"window must be None or an integer of at least 1, not {window!r}")
-        return window
+        return check_integer("window", window, 1) or 1
 
 
 def _port(tensor: TensorInfo) -> tuple[str, tuple[str, ...], tuple[int, ...], Any, str, tuple[tuple[int, int], ...]]:

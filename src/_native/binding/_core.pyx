@@ -60,6 +60,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ovengine import errors
+from ovengine._numbers import as_integer, as_real
 
 cnp.import_array()
 

@@ -389,8 +389,7 @@ def as_completed(futures, timeout=None):
     """
     cdef Future future
     cdef _Mailbox mailbox = _Mailbox()
-    _deadline(timeout)  # refuses what is no time
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = None if timeout is None else time.monotonic() + _seconds(timeout)
     pending = set()
     finished = deque()
     try:

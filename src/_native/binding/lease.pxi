@@ -172,7 +172,7 @@ cdef int _set_key(NativeModel model, Ticket& ticket, list kept) except -1:
     return 0
 
 
-cdef Lease _open_lease(NativeModel model, int64_t rows):
+cdef Lease _open_lease(NativeModel model, object wanted):
     cdef Lease lease
     cdef _LeasedRows memory
     cdef Admission admission
@@ -181,6 +181,9 @@ cdef Lease _open_lease(NativeModel model, int64_t rows):
         raise errors.InputError(
             f"model {model.name!r} has dynamic dimensions and so no rows to lease; fix them with shapes= in load()"
         )
+    rows = as_integer(wanted)
+    if rows is None:
+        raise errors.InputError(f"rows of a lease are an integer, not {wanted!r}")
     if rows > model._max_batch_size:
         model.wait_ready()
     limit = model._max_batch_size if model._mode == ROWS else 1

@@ -483,7 +483,7 @@ cdef class NativeModel:
                 self.core.get().run_borrowed_job(lane, ticket, after(slice_s))
         return self._finish(future, deadline, timeout)
 
-    def lease(self, int64_t rows=1):
+    def lease(self, rows=1):
         """Lease rows of a batch's input memory, to write them in place.
 
         Args:
@@ -549,7 +549,7 @@ cdef class NativeModel:
         """
         cdef Deadline deadline = _deadline(timeout)
         cdef cbool all_done
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else time.monotonic() + _seconds(timeout)
         if self.core.get() == NULL or self.core.get().forked():
             return True
         self._closed = True

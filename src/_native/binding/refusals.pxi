@@ -5,9 +5,14 @@ cdef Deadline _deadline(object timeout) except *:
     """The moment `timeout` seconds from now; none for None."""
     if timeout is None:
         return Deadline()
-    if timeout != timeout:
-        raise errors.InputError("the timeout is not a number")
-    return deadline_after(timeout)
+    return deadline_after(_seconds(timeout))
+
+
+cdef double _seconds(object timeout) except? -1:
+    real = as_real(timeout)
+    if real is None:
+        raise errors.InputError(f"a timeout is a number of seconds, or None for as long as it takes, not {timeout!r}")
+    return real
 
 
 cdef object _queue_full(NativeModel model):

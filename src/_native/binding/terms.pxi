@@ -13,15 +13,17 @@ cdef int _read_terms(NativeModel model, Terms& terms, object priority, object de
     """Checks the arguments of a request. Raises InputError."""
     cdef double seconds
     if priority is not None:
-        if isinstance(priority, bool) or not isinstance(priority, int) or not 1 <= priority <= kPriorities:
+        number = as_integer(priority)
+        if number is None or not 1 <= number <= kPriorities:
             raise errors.InputError(
                 f"priority is an integer from 1, the highest, to {kPriorities}, not {priority!r}"
             )
-        terms.priority = priority
+        terms.priority = number
     if deadline is not None:
-        if isinstance(deadline, bool) or not isinstance(deadline, (int, float)) or deadline != deadline:
+        real = as_real(deadline)
+        if real is None:
             raise errors.InputError(f"deadline is a number of seconds from now, not {deadline!r}")
-        seconds = deadline
+        seconds = real
         terms.deadline_ns = deadline_ns_after(seconds)
     if group is not None:
         terms.group = (<_Group>_group_of(model, group)).native

@@ -86,11 +86,13 @@ def _property(runtime: Runtime, device: str, name: str) -> str:
 def cpu_plan(device: str, context: DeviceContext, budget: int, most_lanes: int, why: str) -> DevicePlan:
     """Lanes for a CPU: one per core for throughput, one with all cores for latency, or what `config` says."""
     config = supported_config(context.config, device, context.runtime)
-    streams = _positive(config.pop("NUM_STREAMS", None), "NUM_STREAMS", automatic=("AUTO", -1))
+    streams = _positive(config.pop("NUM_STREAMS", None), "NUM_STREAMS", automatic=("AUTO", "NUMA", -1, -2, 0))
     threads = _positive(config.pop("INFERENCE_NUM_THREADS", None), "INFERENCE_NUM_THREADS", automatic=(0,))
     total = threads or budget
     if streams:
-        lanes, reason = streams, "NUM_STREAMS"
+        lanes, reason = min(streams, MAX_LANES), "NUM_STREAMS"
+        if streams > lanes:
+            reason = f"NUM_STREAMS={streams}, of which {lanes} lanes are as many as a model can have"
     elif context.hint is Hint.LATENCY:
         lanes, reason = 1, f"latency: one lane with all {total} threads"
     else:
@@ -118,8 +120,9 @@ def accelerator_plan(device: str, context: DeviceContext, why: str, requests: in
     """Lanes for a device that brings its own compute: its plugin decides about streams, following the hint."""
     hint = Hint.LATENCY if context.hint is Hint.LATENCY else Hint.THROUGHPUT
     properties = {"PERFORMANCE_HINT": hint.value, **supported_config(context.config, device, context.runtime)}
-    streams = _positive(properties.get("NUM_STREAMS"), "NUM_STREAMS", automatic=("AUTO", -1))
+    streams = _positive(properties.get("NUM_STREAMS"), "NUM_STREAMS", automatic=("AUTO", "NUMA", -1, -2, 0))
     lanes = streams or requests or min(LANES_PER_ACCELERATOR, context.num_requests or LANES_PER_ACCELERATOR)
+    lanes = min(lanes, MAX_LANES)
     return DevicePlan(device, properties, lanes, 0, True, f"{why}; {lanes} inferences in flight")
 
 
