@@ -29,7 +29,7 @@ class AsyncInferQueue:
     request is one inference: what the model was compiled from cannot be had back, so no other batch size either. Given
     an `ovengine.Model`, requests share batches.
 
-    What differs from OpenVINO's class, for the better (`docs/coming-from.md` has the whole list):
+    What differs from OpenVINO's class, for the better (`docs/async-infer-queue.md` has the whole list):
 
     - Any number of threads may call `start_async` at once.
     - An error belongs to its own request: `start_async` raises none but those of its own inputs, and the queue goes on
