@@ -2,6 +2,10 @@
 
 _MODES = {"rows": ROWS, "whole": WHOLE, "dynamic": DYNAMIC}
 
+# Requests of so many bytes that the caller shares, or waits for, go to the ring, and are not copied if they run alone.
+cdef enum:
+    LARGE_BYTES = 256 << 10
+
 # How long a blocking caller runs chunks of its bulk request before it hands the lane back, and hears of signals again.
 cdef double SLICE_S = 0.1
 cdef object _models = weakref.WeakSet()
@@ -40,6 +44,8 @@ cdef class NativeModel:
     cdef tuple _devices
     cdef uint32_t _max_queue_size
     cdef bint _has_shared
+    cdef bint _holds_batches
+    cdef size_t _row_bytes        # of all inputs of one row; 0 in mode `dynamic`
     cdef dict _keys               # the bytes of shared inputs -> the key that requests with them have
     cdef uint64_t _next_key
     cdef bint _rejects            # requests for which there is no room, instead of letting their callers wait
@@ -65,6 +71,7 @@ cdef class NativeModel:
         has_one = self._mode == ROWS and len(self._inputs) == 1 and (<PortSpec>self._inputs[0]).axis == 0
         self._only_input = self._inputs[0] if has_one else None
         self._has_shared = any([(<PortSpec>spec).shared for spec in self._inputs])
+        self._row_bytes = sum([(<PortSpec>spec).row_bytes for spec in self._inputs])
         self._keys = {}
         self._next_key = 1
         if self._mode != DYNAMIC:
@@ -76,6 +83,7 @@ cdef class NativeModel:
         self._groups = {}
         self._most_groups = MOST_IDLE_GROUPS
         builder.max_queue_delay_ns = <int64_t>(max_queue_delay_us) * 1000
+        self._holds_batches = max_queue_delay_us > 0
         self._devices = tuple(dict.fromkeys([device for device, _ in lanes]))
         if budget is not None:
             builder.budget = budget.native
@@ -227,6 +235,8 @@ cdef class NativeModel:
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._submit_job(arrays, rows, single, terms, not share_inputs, may_wait, Deadline(), None)
             terms.key = _key(self, arrays)
+        if share_inputs and self._is_large(rows, terms):
+            return self._submit_large([inputs] if arrays is None else arrays, rows, single, may_wait, Deadline(), None)
         self._begin(rows, ticket, terms, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
             if arrays is None:
@@ -395,6 +405,9 @@ cdef class NativeModel:
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
                 return self._run_job(arrays, rows, single, terms, deadline, timeout)
             terms.key = _key(self, arrays)
+        if self._is_large(rows, terms):
+            arrays = [inputs] if arrays is None else arrays
+            return self._finish(self._submit_large(arrays, rows, single, True, deadline, timeout), deadline, timeout)
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:
             try:
@@ -417,6 +430,32 @@ cdef class NativeModel:
             self._begin(rows, ticket, terms, True, deadline, timeout)
             self._fill(ticket, inputs, arrays)
         return self._finish(_make_future(self, ticket, single), deadline, timeout)
+
+    cdef inline bint _is_large(self, uint32_t rows, const Terms& terms) noexcept:
+        return rows * self._row_bytes >= LARGE_BYTES and not self._holds_batches and terms.is_plain()
+
+    cdef Future _submit_large(self, list arrays, uint32_t rows, bint single, bint may_wait, Deadline deadline,
+                              object timeout):
+        """Of up to a batch's rows, read where they lie unless the batch has others as well."""
+        cdef Ticket ticket
+        cdef Terms terms
+        cdef Admission admission
+        cdef vector[byte*] pointers
+        cdef Future future
+        kept = _kept_arrays(arrays, self._inputs, rows, False)
+        for one in kept:
+            pointers.push_back(_data(one))
+        while True:
+            admission = self.core.get().begin_shared(rows, ticket)
+            if admission == Admission.ok:
+                ModelCore.share(ticket, pointers)
+                admission = self.core.get().publish(ticket)
+            if admission == Admission.ok:
+                break
+            self._wait_for_room(admission, terms, may_wait, deadline, timeout)
+        future = _make_future(self, ticket, single)
+        future._kept = kept
+        return future
 
     cdef inline bint _may_run(self, object timeout) except -1:
         """May a blocking caller run its batch itself? Meanwhile neither its timeout nor a signal can reach it: only
@@ -527,6 +566,7 @@ cdef class NativeModel:
         self._max_batch_size = self.core.get().max_batch_rows()
         self.core.get().set_max_queue_size(self._max_queue_size)
         self.core.get().set_max_queue_delay_ns(<int64_t>(max_queue_delay_us) * 1000)
+        self._holds_batches = max_queue_delay_us > 0
 
     # --- the end, and figures ---
 

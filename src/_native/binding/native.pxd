@@ -307,6 +307,7 @@ cdef extern from "core/model_core.hpp" namespace "ovengine" nogil:
         Admission publish(Ticket& ticket, cbool wake)
         void abandon(Ticket& ticket)
         WaitResult wait_for_room(Deadline deadline, const Group* group)
+        Admission begin_shared(uint32_t rows, Ticket& ticket) except +
         int try_borrow_lane()
         int try_borrow_lane(uint64_t lanes)
         void run_borrowed(int lane)

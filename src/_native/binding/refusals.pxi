@@ -11,7 +11,8 @@ cdef Deadline _deadline(object timeout) except *:
 cdef double _seconds(object timeout) except? -1:
     real = as_real(timeout)
     if real is None:
-        raise errors.InputError(f"a timeout is a number of seconds, or None for as long as it takes, not {timeout!r}")
+        text = f"the timeout is not a number of seconds, or None for as long as it takes: {timeout!r}"
+        raise errors.InputError(text) if timeout != timeout else errors.InputTypeError(text)
     return real
 
 

@@ -109,6 +109,16 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         ticket.request = queue_.make_request();
         return Admission::ok;
     }
+    // The same for a request that is to be run where its input lies: it goes to the ring in any case, see share().
+    Admission begin_shared(std::uint32_t rows, Ticket& ticket) {
+        if (closing()) return Admission::closed;
+        dispatcher_.expect(rows);
+        if (queue_.is_full()) return Admission::full;
+        ticket = Ticket{};
+        ticket.rows = rows;
+        ticket.request = queue_.make_request();
+        return Admission::ok;
+    }
     // The same for a request with terms: it waits for its turn in the backlog.
     Admission begin(std::uint32_t rows, Ticket& ticket, const Terms& terms) {
         if (terms.is_plain()) return begin(rows, ticket);
