@@ -73,14 +73,16 @@ model-check: $(VENV)/build ## model-check the lock-free parts (needs Debian's re
 coverage: $(VENV)/installed $(VENV)/test $(VENV)/demo $(VENV)/coverage ## which lines the tests run; pages in out/coverage
 	@echo "==> coverage of src/ovengine by the Python tests"
 	@mkdir -p out/coverage
-	$(BIN)/python -m pytest tests --numprocesses $(TESTERS) --dist loadfile \
+	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest tests --numprocesses $(TESTERS) --dist loadfile \
 		--cov --cov-report term:skip-covered --cov-report html:out/coverage/python $(PYTEST_ARGS)
 	@echo "==> coverage of src/_native by the C++ tests"
 	cmake --preset coverage -G Ninja
 	cmake --build --preset coverage
 	@find out/native-coverage -name '*.gcda' -delete
 	ctest --preset coverage
-	gcovr --root src/_native --exclude '.*/tests/.*' --txt - --html-details out/coverage/native.html out/native-coverage
+	@mkdir -p out/coverage/native
+	gcovr --root src/_native --exclude '.*/tests/.*' --txt - --html-details out/coverage/native/index.html \
+		out/native-coverage
 
 bench: $(VENV)/installed $(VENV)/test ## measure against OpenVINO's own ways and write docs/benchmarks.md
 	$(BIN)/python -m bench

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import ovengine
-from ovengine import _core
+from ovengine import _core, compat
 
 # pluggy's own, documented there.
 FOREIGN = {"hookimpl"}
 # Classes that users meet besides those of `ovengine.__all__`.
-MORE = [_core.SessionState]
+MORE = [_core.SessionState, *(getattr(compat, name) for name in compat.__all__)]
 # Methods with parameters that raise nothing of their own.
 SAFE = {
     "Future.remove_done_callback",

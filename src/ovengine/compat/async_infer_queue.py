@@ -101,10 +101,16 @@ class AsyncInferQueue:
         request._run(use, inputs, share_inputs)
 
     def set_callback(self, callback: Callback) -> None:
-        """Have `callback(infer_request, userdata)` called after each inference that succeeds, from now on.
+        """Call `callback(infer_request, userdata)` after each inference that succeeds, from now on.
 
-        It runs on threads of the queue, as many as the model has lanes. The request is idle when it returns; what it
-        raises is an error of that request.
+        It runs on threads of the queue, as many as the model has lanes. The request is idle when it returns. What
+        the callback raises is an error of that request.
+
+        Args:
+            callback: takes the `InferRequest`, and what `start_async` was given as `userdata`.
+
+        Raises:
+            ArgumentTypeError (a TypeError): `callback` is not callable.
         """
         if not callable(callback):
             raise ArgumentTypeError(f"the callback must be callable, not {callback!r}")

@@ -61,18 +61,21 @@ class InferRequest:
         *,
         decode_strings: bool = True,
     ) -> Mapping[Any, Array]:
-        """Run an inference and wait for it; no callback is called.
+        """Run an inference and wait for it. No callback is called.
 
         Args:
             inputs: as for `AsyncInferQueue.start_async`.
-            share_inputs: whether to read the arrays while the inference runs, instead of copying them now.
-            share_outputs: whether the results are views of the output tensors, which the next inference writes to.
-            decode_strings: whether text comes as `str`, and not as bytes.
+            share_inputs: read the arrays while the inference runs, instead of copying them now.
+            share_outputs: return views of the output tensors, which the next inference overwrites.
+            decode_strings: return text as `str`, not as bytes.
+
+        Returns:
+            The outputs, by index, name and port.
 
         Raises:
             InputError (a RuntimeError), InputTypeError (a TypeError): the inputs do not fit the model.
             InferenceError (a RuntimeError): the inference failed.
-            RequestBusy, RequestCancelled (RuntimeErrors).
+            RequestBusy, RequestCancelled (RuntimeErrors): the request runs already, or was cancelled.
             EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
         """
         brief = 0 < self._ended - self._started < BRIEF_SECONDS
@@ -93,8 +96,16 @@ class InferRequest:
         return self._tensors.results(share=share_outputs, decode_strings=decode_strings)
 
     def start_async(self, inputs: Any = None, userdata: Any = None, share_inputs: bool = False) -> None:
-        """Start an inference on this request, which must be idle or in its callback; arguments and errors as for the
-        queue's method. The queue does not use the request until it is done.
+        """Start an inference on this request, which must be idle or in its callback.
+
+        Args:
+            inputs: as for `AsyncInferQueue.start_async`.
+            userdata: for the callback.
+            share_inputs: as for `AsyncInferQueue.start_async`.
+
+        Raises:
+            RequestBusy (a RuntimeError): the request runs already.
+            Other errors are those of `AsyncInferQueue.start_async`.
         """
         use = self._pool.take(self)
         if userdata is not None:
@@ -104,21 +115,31 @@ class InferRequest:
             warnings.warn("There is no callback function!", RuntimeWarning, stacklevel=2)
 
     def cancel(self) -> None:
-        """Give up the inference that runs, if there is one. Unless it is done first, `wait` raises RequestCancelled."""
+        """Cancel the inference that runs, if any. Unless it is done first, `wait` raises RequestCancelled."""
         future = self._future
         if self._running and future is not None:
             self._cancelled = True
             self._tensors.cancel(future)
 
     def wait(self) -> None:
-        """Wait for the inference and its callback. Raises what it failed with; `wait_all` does not raise that again."""
+        """Wait for the inference and its callback. Raises its error, which `wait_all` does not raise again then."""
         self._pool.wait_for(self)
         if (error := self._error) is not None:
             self._pool.told(self)
             raise error
 
     def wait_for(self, timeout: float) -> bool:
-        """Wait up to `timeout` milliseconds; whether an inference has ended, its callback included."""
+        """Wait for the inference and its callback for a limited time.
+
+        Args:
+            timeout: milliseconds, as in OpenVINO.
+
+        Returns:
+            True when an inference has ended, its callback included.
+
+        Raises:
+            As `wait` does.
+        """
         if not hasattr(timeout, "__float__"):
             raise ArgumentTypeError(f"the timeout is a number of milliseconds, not {timeout!r}")
         if not timeout >= 0:
@@ -126,8 +147,14 @@ class InferRequest:
         return self._pool.wait_for(self, timeout / 1e3) and self._ended > 0
 
     def set_callback(self, callback: Callable[[Any], object], userdata: Any) -> None:
-        """Have `callback(userdata)` called after each inference of this request that succeeds, instead of the queue's
-        callback, until that is set anew.
+        """Call `callback(userdata)` after each successful inference of this request, instead of the queue's callback.
+
+        Args:
+            callback: runs on a thread of the queue.
+            userdata: its argument.
+
+        Raises:
+            ArgumentTypeError (a TypeError): `callback` is not callable.
         """
         if not callable(callback):
             raise ArgumentTypeError(f"the callback must be callable, not {callback!r}")
@@ -139,7 +166,7 @@ class InferRequest:
 
     @property
     def userdata(self) -> Any:
-        """As given to `start_async`; None before."""
+        """What `start_async` was given last; None before."""
         return self._userdata
 
     @property
@@ -149,7 +176,7 @@ class InferRequest:
 
     @property
     def results(self) -> Mapping[Any, Array]:
-        """Outputs of the last inference by index, name and port, for ever as they are now."""
+        """Outputs of the last inference by index, name and port. They keep their values when the request runs again."""
         return self._with_outputs().results()
 
     # -- tensors ------------------------------------------------------------------------------------------------------
@@ -167,25 +194,63 @@ class InferRequest:
         return [tensors.output(index) for index in range(len(tensors.ports.outputs))]
 
     def get_input_tensor(self, index: int | None = None) -> openvino.Tensor:
-        """An input by index, which may be left out where there is one; to be read or written."""
+        """Return the tensor of an input, to read or write.
+
+        Args:
+            index: of the input; None for the only one.
+
+        Returns:
+            An `openvino.Tensor`.
+
+        Raises:
+            InputError (a RuntimeError): there is no such input, or there are several and `index` is None.
+            RuntimeError: an inference runs.
+        """
         tensors = self._at_rest()
         return tensors.input(_index(tensors, index, False))
 
     def get_output_tensor(self, index: int | None = None) -> openvino.Tensor:
-        """An output of the last inference by index, which may be left out where there is one."""
+        """Return the tensor of an output of the last inference.
+
+        Args:
+            index: of the output; None for the only one.
+
+        Returns:
+            An `openvino.Tensor`.
+
+        Raises:
+            InputError (a RuntimeError): there is no such output, or there are several and `index` is None.
+            RuntimeError: an inference runs.
+        """
         tensors = self._with_outputs()
         return tensors.output(_index(tensors, index, True))
 
     def get_tensor(self, name: Any) -> openvino.Tensor:
-        """An input or output by one of its names, or by its port."""
+        """Return the tensor of an input or output.
+
+        Args:
+            name: one of its names, or its port.
+
+        Returns:
+            An `openvino.Tensor`.
+
+        Raises:
+            InputError (a RuntimeError): there is no such input or output.
+            RuntimeError: an inference runs.
+        """
         is_output, index = self._tensors.ports.tensor_index(name)
         return self._with_outputs().output(index) if is_output else self._at_rest().input(index)
 
     def set_tensor(self, name: Any, tensor: openvino.Tensor) -> None:
-        """Bind an input or output, by one of its names or its port, to a tensor.
+        """Bind an input or output to a tensor. All inferences from now on read it, or write to it.
 
-        An input is read from it, and an output written to it, by all inferences from now on. Raises InputError,
-        InputTypeError where it does not fit the port.
+        Args:
+            name: one of the names of the input or output, or its port.
+            tensor: of the port's type and shape.
+
+        Raises:
+            InputError (a RuntimeError), InputTypeError (a TypeError): a tensor does not fit its port.
+            RuntimeError: an inference runs.
         """
         is_output, index = self._tensors.ports.tensor_index(name)
         if is_output:
@@ -194,8 +259,15 @@ class InferRequest:
             self._at_rest().set_input(index, tensor)
 
     def set_tensors(self, inputs: Any, tensors: Sequence[openvino.Tensor] | None = None) -> None:
-        """Bind inputs and outputs to tensors by name, port, or index of an input. Or, with two arguments, one input, by
-        name or port, to a batch of tensors.
+        """Bind several inputs and outputs to tensors; or, with two arguments, one input to a batch of tensors.
+
+        Args:
+            inputs: a mapping from name, port, or index of an input to a tensor; with `tensors`, the input.
+            tensors: one for each row of the input.
+
+        Raises:
+            InputError (a RuntimeError), InputTypeError (a TypeError): a tensor does not fit its port.
+            RuntimeError: an inference runs.
         """
         if tensors is not None:
             is_output, index = self._tensors.ports.tensor_index(inputs)
@@ -210,16 +282,31 @@ class InferRequest:
                 self.set_tensor(key, tensor)
 
     def set_input_tensor(self, index: Any, tensor: openvino.Tensor | None = None) -> None:
-        """Bind an input, by index, to a tensor; the index may be left out where there is one."""
+        """Bind an input to a tensor.
+
+        Args:
+            index: of the input; or the tensor alone, for the only input.
+            tensor: of the input's type and shape.
+
+        Raises:
+            InputError (a RuntimeError), InputTypeError (a TypeError): a tensor does not fit its port.
+            RuntimeError: an inference runs.
+        """
         own = self._at_rest()
         if tensor is None:
             index, tensor = None, index
         own.set_input(_index(own, index, False), tensor)
 
     def set_input_tensors(self, inputs: Any, tensors: Sequence[openvino.Tensor] | None = None) -> None:
-        """Bind inputs to tensors by index; or one input, by index if there are several, to a batch of tensors.
+        """Bind several inputs to tensors; or one input to a batch of tensors.
 
-        The tensors of a batch have one row each, and are together what the input takes.
+        Args:
+            inputs: tensors by index, as a mapping or a sequence; or, with `tensors`, the index of one input.
+            tensors: one for each row of the input.
+
+        Raises:
+            InputError (a RuntimeError), InputTypeError (a TypeError): a tensor does not fit its port.
+            RuntimeError: an inference runs.
         """
         own = self._at_rest()
         if isinstance(inputs, Mapping) and tensors is None:
@@ -231,14 +318,31 @@ class InferRequest:
             own.set_input_batch(own.ports.input_index(inputs), tensors)
 
     def set_output_tensor(self, index: Any, tensor: openvino.Tensor | None = None) -> None:
-        """Bind an output, by index, to a tensor; the index may be left out where there is one."""
+        """Bind an output to a tensor.
+
+        Args:
+            index: of the output; or the tensor alone, for the only output.
+            tensor: of the output's type and shape.
+
+        Raises:
+            InputError (a RuntimeError), InputTypeError (a TypeError): a tensor does not fit its port.
+            RuntimeError: an inference runs.
+        """
         own = self._at_rest()
         if tensor is None:
             index, tensor = None, index
         own.set_output(_index(own, index, True), tensor)
 
     def set_output_tensors(self, outputs: Any) -> None:
-        """Bind outputs to tensors by index."""
+        """Bind several outputs to tensors.
+
+        Args:
+            outputs: a mapping from index to tensor.
+
+        Raises:
+            InputError (a RuntimeError), InputTypeError (a TypeError): a tensor does not fit its port.
+            RuntimeError: an inference runs.
+        """
         own = self._at_rest()
         for key, tensor in _mapping(outputs).items():
             own.set_output(own.ports.output_index(key), tensor)
@@ -246,17 +350,18 @@ class InferRequest:
     # -- state and figures --------------------------------------------------------------------------------------------
 
     def query_state(self) -> list[VariableState]:
-        """The variables that this request keeps from one inference to the next; empty for a model without state."""
+        """Return the variables that this request keeps between inferences; none for a model without state."""
         return [VariableState(name, index, self._at_rest) for index, name in enumerate(self._at_rest().states)]
 
     def reset_state(self) -> None:
-        """All variables to the values that the model gives them initially."""
+        """Set all variables to their initial values."""
         self._at_rest().reset_state()
 
     def get_profiling_info(self) -> list[openvino.ProfilingInfo]:
-        """How long the nodes of the compiled model took in the last inference; 0 unless it has PERF_COUNT.
+        """Return how long each node of the compiled model took in the last inference; 0 without PERF_COUNT.
 
-        Raises RuntimeError over an `ovengine.Model`, whose inferences are of several requests.
+        Raises:
+            RuntimeError: the queue runs an `ovengine.Model`, whose inferences serve several requests.
         """
         return self._at_rest().profile()
 
@@ -268,7 +373,7 @@ class InferRequest:
     # -- model --------------------------------------------------------------------------------------------------------
 
     def get_compiled_model(self) -> openvino.CompiledModel:
-        """The one that the queue was given. Raises RuntimeError when it was given an `ovengine.Model`."""
+        """Return the compiled model that the queue was given. Raises RuntimeError for an `ovengine.Model`."""
         compiled = self._tensors.ports.compiled_model
         if compiled is None:
             raise RuntimeError("this queue runs an ovengine.Model, which is several compiled models; see its plan")
