@@ -301,7 +301,7 @@ class InferRequest:
         """Bind several inputs to tensors; or one input to a batch of tensors.
 
         Args:
-            inputs: tensors by index, as a mapping or a sequence; or, with `tensors`, the index of one input.
+            inputs: a mapping from index to tensor; or, with `tensors`, the index of one input.
             tensors: one for each row of the input.
 
         Raises:
