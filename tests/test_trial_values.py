@@ -13,7 +13,7 @@ from openvino import opset8, opset15
 from openvino import opset13 as ops
 
 import ovengine
-from ovengine import _proof, _values
+from ovengine import _memory, _proof, _values
 from ovengine._core import Compiled, Port, Runtime
 from support import EXACT, Array, ready
 
@@ -160,9 +160,9 @@ class Recorder:
         self.inputs = compiled.inputs
         self.outputs = compiled.outputs
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, inputs: Sequence[Array], *, max_seconds: float) -> list[Array]:
         self._seen.append(by_name(self.inputs, inputs))
-        return self._compiled.run(inputs)
+        return self._compiled.run(inputs, max_seconds=max_seconds)
 
 
 def by_name(ports: Sequence[Port], inputs: Sequence[Array]) -> dict[str, Array]:
@@ -378,3 +378,66 @@ def test_a_condition_runs_both_branches(load: Callable[..., ovengine.Model], see
     assert ranges(source) == ["free", (0, 6)]
     load(source)
     assert all(inputs["ids"].max() <= 6 for inputs in seen)
+
+
+def test_a_node_that_no_output_depends_on_is_left_out() -> None:
+    x = ops.parameter([1, 3], np.int64, name="x")
+    unused = ops.convert(x, "f32")
+    y = gathered(table(5), x)
+    assert ranges(ov.Model([ops.result(y)], [x], "m")) == [(0, 4)]
+    assert unused.get_output_size() == 1  # it is still there
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+def slow(steps: int = 400) -> ov.Model:
+    """Of many operators, between which an inference can be cancelled."""
+    weights = f32(RNG.standard_normal((64, 64)) / 8)
+
+    def build(x: Any) -> Any:
+        for _ in range(steps):
+            x = ops.sin(ops.matmul(x, weights, False, False))
+        return x
+
+    return model({"x": ([1, 64], F32)}, build)
+
+
+def test_an_inference_that_takes_too_long_is_given_up() -> None:
+    runtime = Runtime()
+    source = runtime.adopt(slow())
+    compiled = runtime.compile(source, "CPU", {**EXACT, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1})
+    x = [np.ones((1, 64), np.float32)]
+    expected = compiled.run(x)[0]
+    for attempt in (lambda: compiled.run(x, max_seconds=0), lambda: compiled.measure(x, max_one=0)):
+        with pytest.raises(ovengine.InferenceError, match="it takes longer than 0 s"):
+            attempt()
+    np.testing.assert_array_equal(compiled.run(x)[0], expected)  # and leaves nothing behind
+
+
+def test_a_proof_that_takes_too_long_ends_and_the_model_serves(
+    load: Callable[..., ovengine.Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_proof, "MOST_SECONDS", 0)
+    loaded = load(slow())
+    assert loaded.plan.ladder == (1,)
+    assert "check 'trial run' failed: " in str(loaded.plan)
+    assert "all trial runs together take longer than 0 s" in str(loaded.plan)
+    assert loaded(np.ones((1, 64), np.float32))["y"].shape == (1, 64)
+
+
+@pytest.mark.parametrize("rows", [1, -1])
+def test_what_there_is_no_memory_for_is_not_tried(
+    load: Callable[..., ovengine.Model], seen: list[dict[str, Array]], monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(_memory, "available_memory_bytes", lambda: 100_000)
+    loaded = load(model({"x": ([rows, 64], F32)}, lambda x: ops.matmul(x, table(64, 4096), False, False)))
+    assert all(len(inputs["x"]) == 1 for inputs in seen)
+    assert loaded.plan.ladder == (1,)
+    assert "a trial run would take" in str(loaded.plan)
+    assert loaded(np.ones((1, 64), np.float32))["y"].shape == (1, 4096)
+
+
+def test_the_largest_tensors_count_as_memory() -> None:
+    graph = Runtime().adopt(model({"x": ([1, 64], F32)}, lambda x: ops.matmul(x, table(64, 4096), False, False)))
+    assert graph.tensor_bytes == 2 * 4 * (64 + 4096)

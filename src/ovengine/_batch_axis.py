@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ovengine._proof import brief
@@ -80,6 +81,12 @@ def with_equal_rows(graph: Graph, axis: BatchAxis) -> Iterator[BatchAxis]:
             outputs = zip(graph.outputs, axis.outputs, other.outputs, strict=True)
             if all(_row(port, one) == _row(port, another) for port, one, another in (*pairs, *outputs)):
                 yield other
+
+
+def instead(refused: BatchAxis, axis: BatchAxis) -> BatchAxis:
+    """An axis that holds where a more plausible one does not."""
+    axes = ", ".join("none" if found is None else str(found) for found in refused.inputs)
+    return replace(axis, why=f"{axis.why}; with input axes {axes} instead, {refused}")
 
 
 def _row(port: Port, axis: int | None) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ from ovengine._batch_axis import with_batch
 from ovengine._cache import Cache
 from ovengine._core import Compiled, Graph, Runtime, openvino_version
 from ovengine._costs import CostTable
-from ovengine._memory import Ledger, NoRoom, with_shared_lanes
+from ovengine._memory import Ledger, NoRoom, check_trial, with_shared_lanes
 from ovengine._values import UnknownValues, Values
 from ovengine.config import CORE_PROPERTIES
 from ovengine.errors import ModelError, PropertyError
@@ -186,8 +186,10 @@ class Compiler:
         first_time = rows not in self._measured
         if first_time and rows in seconds:
             return seconds[rows]
-        inputs = self.values(rows).to_measure(self.compiled(rows).inputs)
+        values = self.values(rows)
+        self.check_trial(rows)
         self.between_steps()
+        inputs = values.to_measure(self.compiled(rows).inputs)
         lanes = range(min(self.devices[0].lanes, MEASURED_LANES))
         self.ledger.book(rows, self.copies)  # those of the other lanes follow
         compiled = self._compiled_at([(0, lane, rows) for lane in lanes])
@@ -213,6 +215,11 @@ class Compiler:
             graphs = [self._graph(rows) for rows in sizes]
             self._values[sizes, length] = Values.of(*(_with_length(graph, length) for graph in graphs))
         return self._values[sizes, length]
+
+    def check_trial(self, rows: int | None, copies: int = 1) -> None:
+        """Raise InferenceError where there is not the memory for a trial inference of so many rows."""
+        if isinstance(self._model, Graph):
+            check_trial(self._graph(rows), copies)
 
     @contextlib.contextmanager
     def in_f32(self, rows: int | None, device: int = 0) -> Iterator[Compiled]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -19,14 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovengine.config import available_memory_bytes
-from ovengine.errors import ConfigError
+from ovengine.errors import ConfigError, InferenceError
 from ovengine.plan import DevicePlan, format_bytes
 
 if TYPE_CHECKING:
+    from ovengine._core import Graph
     from ovengine.plan import TensorInfo
 
 # Without a limit: of the memory that is free, for all compiled models of a load together.
 MEMORY_SHARE = 0.25
+# Of the memory that is free, what a trial inference may take.
+TRIAL_SHARE = 0.5
 # Compiling takes this many times what it leaves.
 COMPILING = 1.15
 # Batch sizes that a model is reckoned with before it is known which pay.
@@ -44,6 +48,18 @@ class NoRoom(ConfigError):
 def budget_bytes(limit: int | None) -> int:
     """What all compiled models of one load together should stay below."""
     return int(available_memory_bytes() * MEMORY_SHARE) if limit is None else limit
+
+
+def check_trial(graph: Graph, copies: int) -> None:
+    """Raise InferenceError where a trial inference would take more than half of the memory that is free.
+
+    `copies`: of its inputs and outputs, beside those of the inference.
+    """
+    ports = (*graph.inputs, *graph.outputs)
+    bytes_of_ports = sum(port.dtype.itemsize * math.prod(max(1, n) for n in port.shape or ()) for port in ports)
+    needed, free = graph.tensor_bytes + copies * bytes_of_ports, available_memory_bytes()
+    if needed > TRIAL_SHARE * free:
+        raise InferenceError(f"a trial run would take {format_bytes(needed)}, and {format_bytes(free)} are free")
 
 
 class _HeapFigures(ctypes.Structure):

@@ -170,11 +170,11 @@ class Planner:
         """The graph with the caller's `shapes`."""
         shapes = self.options.shapes
         if shapes is None:
-            _check_ranks(graph.inputs)
+            _shapes.check_ranks(graph.inputs)
             return graph
         by_index = _shapes.by_input(graph, shapes)
         reshaped = graph.reshaped(by_index)
-        _check_ranks(reshaped.inputs)
+        _shapes.check_ranks(reshaped.inputs)
         shown = ", ".join(f"{graph.inputs[int(i)].name} [{','.join(shape)}]" for i, shape in by_index.items())
         self.decide("shapes", shown, "asked for")
         return reshaped
@@ -217,7 +217,7 @@ class Planner:
             compiler.use_kept_costs(self.cache, self.budget.cpus)
             confirmed = self.confirm_single(compiler, axis)
             if confirmed.batchable:
-                return compiler, confirmed if refused is None else _instead(refused[1], confirmed)
+                return compiler, confirmed if refused is None else _batch_axis.instead(refused[1], confirmed)
             refused = refused or (compiler, confirmed)
         assert refused is not None
         compiler, confirmed = refused
@@ -299,7 +299,7 @@ class Planner:
             confirmed = self._verified(along, other)
             if confirmed.batchable:
                 axis = replace(confirmed, mode="rows", inputs=refused.inputs, outputs=refused.outputs)
-                return along, _instead(refused, axis)
+                return along, _batch_axis.instead(refused, axis)
         return None
 
     def _cut(self, compiler: Compiler, batch: BatchPlan) -> BatchPlan:
@@ -326,6 +326,8 @@ class Planner:
                 raise _Unmeasured
             return compiler.measure(rows)
 
+        beyond_limits: list[int] = []  # which another moment may be within
+
         def measure(rows: int) -> float:
             try:
                 return compiler.measure(rows)
@@ -335,6 +337,11 @@ class Planner:
                 # One between those that there is room for: these stand.
                 self.decide("memory_limit", f"no batches of {rows}", str(full))
                 raise ModelError(str(full)) from full
+            except InferenceError as error:
+                if rows == 1:
+                    raise
+                beyond_limits.append(rows)
+                raise ModelError(f"no batches of {rows}: {error}") from error
 
         context = BatchContext(
             graph=graph,
@@ -360,7 +367,7 @@ class Planner:
             batch = self._plan_within_limit(batcher, compiler, context)
         except _Unmeasured:
             return None
-        if question is not None and batcher not in self.calls.failed:
+        if question is not None and batcher not in self.calls.failed and not beyond_limits:
             compiler.table.plans[question] = batch.ladder, batch.why
         return batch
 
@@ -480,21 +487,9 @@ def default_name(source: object, model: Graph | Blob) -> str:
     return (model.name if isinstance(model, Graph) else "") or "model"
 
 
-def _check_ranks(ports: Sequence[Port]) -> None:
-    for port in ports:
-        if port.shape is None:
-            raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")
-
-
-def _instead(refused: BatchAxis, axis: BatchAxis) -> BatchAxis:
-    """An axis that holds where a more plausible one does not."""
-    where = ", ".join("none" if found is None else str(found) for found in refused.inputs)
-    return replace(axis, why=f"{axis.why}; with input axes {where} instead, {refused}")
-
-
 def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:
     """Of compiled models, whose batch axis is the first one in mode `rows`."""
-    _check_ranks(ports)
+    _shapes.check_ranks(ports)
     if mode != "rows":
         return tuple(TensorInfo.of(port, i) for i, port in enumerate(ports))
     known = zip(ports, axes or [0] * len(ports), strict=True)

@@ -12,6 +12,7 @@ other or padding is shown bit for bit in any precision.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovengine._core import port_keys
-from ovengine.errors import OvengineError
+from ovengine.errors import InferenceError, OvengineError
 
 if TYPE_CHECKING:
     from ovengine._core import Compiled
@@ -45,6 +46,13 @@ DISTINCT_TOLERANCE = 1e-4
 
 # The failure that is none of a check's: no outcome for good.
 TRIAL_RUN = "trial run"
+
+# All runs of one proof may take so long together, and each of them so long. A proof is about so many runs.
+MOST_SECONDS = 60.0
+MOST_SECONDS_EACH = 10.0
+USUAL_RUNS = 20
+# Of inputs and outputs, that it holds at a time.
+COPIES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +144,33 @@ class _Trial:
         self.x: list[Array] = []
         self.y: list[Array] = []
         self._apart: dict[Compiled, list[Array]] = {}
+        self._begun = time.monotonic()
 
     def fill(self, draw: Draw) -> None:
         self.draw = draw
         self.x = self.fresh()
-        self.y = self.batched.run(self.x)
         self._apart.clear()
+        begun = time.monotonic()
+        self.y = self.run(self.batched, self.x)
+        seconds = time.monotonic() - begun
+        if seconds * USUAL_RUNS > MOST_SECONDS:
+            raise InferenceError(
+                f"{self.rows} rows take {seconds:.2g} s, and all trial runs at most {MOST_SECONDS:g} s"
+            )
+
+    def run(self, compiled: Compiled, inputs: Sequence[Array]) -> list[Array]:
+        """One inference, as long as there is time. Raises InferenceError."""
+        left = MOST_SECONDS - (time.monotonic() - self._begun)
+        if left <= 0:
+            raise InferenceError(f"all trial runs together take longer than {MOST_SECONDS:g} s")
+        return compiled.run(inputs, max_seconds=min(left, MOST_SECONDS_EACH))
 
     def apart(self, compiled: Compiled) -> list[Array]:
         """What a model for fewer rows makes of them."""
         if compiled not in self._apart:
             step = _rows(compiled)
             firsts = range(0, self.rows, step)
-            parts = [compiled.run(self.by_row(_part, first, first + step, step)) for first in firsts]
+            parts = [self.run(compiled, self.by_row(_part, first, first + step, step)) for first in firsts]
             self._apart[compiled] = [np.concatenate(arrays)[: self.rows] for arrays in zip(*parts, strict=True)]
         return self._apart[compiled]
 
@@ -164,15 +186,16 @@ class _Trial:
 
     def changed(self, change: Callable[..., Array], *arguments: int) -> list[Array]:
         """The outputs for other rows; what the rows share stays."""
-        return self.batched.run(self.by_row(change, *arguments))
+        return self.run(self.batched, self.by_row(change, *arguments))
 
     def mixed(self, kept: Array, others: Sequence[Array]) -> list[Array]:
         """The outputs when only some rows (flags) are kept, and the rest are those of `others`."""
-        return self.batched.run(
+        return self.run(
+            self.batched,
             [
                 x if shared else np.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, other)
                 for x, other, shared in zip(self.x, others, self.shared, strict=True)
-            ]
+            ],
         )
 
     def by_row(self, change: Callable[..., Array], *arguments: int) -> list[Array]:
@@ -193,7 +216,7 @@ Check = Callable[[_Trial], "str | None"]
 
 
 def _repeats(trial: _Trial) -> str | None:
-    name = trial.differing(trial.batched.run(trial.x), trial.y, slice(None), REPEAT_TOLERANCE)
+    name = trial.differing(trial.run(trial.batched, trial.x), trial.y, slice(None), REPEAT_TOLERANCE)
     return name and f"output {name!r} differs between two runs of the same rows"
 
 

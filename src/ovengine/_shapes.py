@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from ovengine._core import port_index
 from ovengine.config import Shape, Shapes
-from ovengine.errors import ConfigError, InputError
+from ovengine.errors import ConfigError, InputError, ModelError
 
 if TYPE_CHECKING:
-    from ovengine._core import Graph
+    from ovengine._core import Graph, Port
 
 _DIMENSION = re.compile(r"\?|-1|\d+|\d*\.\.\d*")
 
@@ -42,3 +42,10 @@ def dimensions(shape: Shape) -> tuple[str, ...]:
                 "give a length, -1 for any, or bounds such as '1..64'"
             )
     return tuple(parts)
+
+
+def check_ranks(ports: Sequence[Port]) -> None:
+    """Raise ModelError for a dynamic rank."""
+    for port in ports:
+        if port.shape is None:
+            raise ModelError(f"{port.name!r} has a dynamic rank; give the shapes of the inputs in `shapes`")

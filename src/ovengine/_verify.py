@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ovengine import _proof, _values
 from ovengine._memory import NoRoom
 from ovengine._proof import Proof
-from ovengine.errors import ModelError
+from ovengine.errors import InferenceError, ModelError
 
 if TYPE_CHECKING:
     from ovengine._cache import Cache
@@ -31,6 +31,7 @@ def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
 
     def prove(device: int) -> Proof:
         values = compiler.values(1, TRIAL_ROWS)
+        compiler.check_trial(TRIAL_ROWS, _proof.COPIES)
         with compiler.in_f32(1, device) as exact:
             with compiler.in_f32(TRIAL_ROWS, device) as several:
                 proof = _proof.prove(exact, several, values)
@@ -76,6 +77,7 @@ def _first_failure(
         exact: list[Compiled] = []
 
         def prove(known: int, size: int) -> Proof:
+            compiler.check_trial(size, _proof.COPIES)
             larger = compiler.compiled(size, device)
             if precision == "f32":
                 return _proof.prove_size(compiler.compiled(known, device), larger, compiler.values(known, size))
@@ -105,7 +107,7 @@ def _kept(
             return found
     try:
         proof = prove()
-    except (ModelError, NoRoom) as error:
+    except (InferenceError, ModelError, NoRoom) as error:
         return Proof(_proof.TRIAL_RUN, _proof.brief(error))
     if key is not None and proof.failed != _proof.TRIAL_RUN:  # which may work another time
         cache.save(KIND, key, {"failed": proof.failed, "why": proof.why})

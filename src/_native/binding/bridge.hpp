@@ -60,15 +60,6 @@ inline std::size_t port_bytes(const Port& port) {
     return packed_bytes(count, port.bits);
 }
 
-inline void run_once(const CompiledModel& model, const std::vector<std::byte*>& inputs,
-                     const std::vector<std::byte*>& outputs) {
-    model.make_executor()->infer(0, inputs.data(), outputs.data());
-}
-
-inline std::vector<ShapedOutput> run_shaped(const CompiledModel& model, const std::vector<ShapedInput>& inputs) {
-    return model.make_executor()->infer_shaped(inputs);
-}
-
 // Null, with errno, where there is no descriptor left for it.
 inline Mailbox* try_make_mailbox() noexcept {
     try {
@@ -81,17 +72,20 @@ inline Mailbox* try_make_mailbox() noexcept {
     return nullptr;
 }
 
-// Seconds of one infer(): after one warm-up, at least `min_runs` and as many as fit; the least mean of
-// a stretch of them, because whatever else the machine does can only add to it.
-inline double measure(const CompiledModel& model, const std::vector<std::byte*>& given, int min_runs,
-                      double max_seconds) {
+// Seconds of one infer(): after one warm-up, at least `min_runs` and as many as fit; the least mean of a stretch of
+// them, because whatever else the machine does can only add to it. One that takes longer than `max_one` is an error.
+inline double measure(const CompiledModel& model, const std::vector<ShapedInput>& given, int min_runs,
+                      double max_seconds, double max_one) {
     std::vector<std::size_t> in, out;
     for (const auto& port : model.inputs()) in.push_back(port_bytes(port));
     for (const auto& port : model.outputs()) out.push_back(port_bytes(port));
+    const auto first = platform::Clock::now();
+    model.try_infer(given, max_one);
+    if (platform::Clock::now() - first > std::chrono::seconds(1)) min_runs = 1;  // what takes long does not vary much
     const Slab inputs(in, 1, Slab::unset), outputs(out, 1);
-    for (std::size_t port = 0; port < in.size(); ++port) std::memcpy(inputs.port(port), given[port], in[port]);
+    for (std::size_t port = 0; port < in.size(); ++port) std::memcpy(inputs.port(port), given[port].data, in[port]);
     const auto executor = model.make_executor();
-    executor->infer(0, inputs.ports(), outputs.ports());
+    if (min_runs > 1) executor->infer(0, inputs.ports(), outputs.ports());
     const auto seconds = [](platform::Clock::duration time) { return std::chrono::duration<double>(time).count(); };
     // Of runs that are as long together, whatever the batch size: short ones would slip more often between the moments
     // at which something else has the CPU, and look cheaper than they are.

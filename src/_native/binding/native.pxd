@@ -50,6 +50,7 @@ cdef extern from "device/executor.hpp" namespace "ovengine" nogil:
         string export_blob() except +
         unique_ptr[Executor] make_executor() except +
         shared_ptr[NativeOwnRequest] make_own_request() except +
+        vector[ShapedOutput] try_infer(const vector[ShapedInput]& inputs, double seconds) except +
 
 cdef extern from "device/own_request.hpp" namespace "ovengine" nogil:
     cdef cppclass NodeProfile:
@@ -92,6 +93,7 @@ cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
         shared_ptr[NativeGraph] with_own_constants() except +
         shared_ptr[NativeGraph] reshaped(const cmap[size_t, string]& shapes) except +
         string content() except +
+        size_t tensor_bytes() except +
         cmap[size_t, optional[int64_t]] layout_batch_axes() except +
         vector[vector[int64_t]] symbolic_batch_axes(const vector[optional[int64_t]]& inputs) except +
         shared_ptr[NativeGraph] batch_first(const vector[optional[int64_t]]& inputs,
@@ -209,11 +211,9 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     shared_ptr[CompiledModel] make_fake(const vector[NativePort]& inputs, const vector[NativePort]& outputs,
                                         FakeBehavior behavior, cbool has_poison, float poison) except +
     NativeMailbox* try_make_mailbox()
-    double measure(const CompiledModel& model, const vector[byte*]& inputs, int min_runs, double max_seconds) except +
+    double measure(const CompiledModel& model, const vector[ShapedInput]& inputs, int min_runs, double max_seconds,
+                   double max_one) except +
     cbool has_state(const CompiledModel& model) except +
-    void run_once(const CompiledModel& model, const vector[byte*]& inputs, const vector[byte*]& outputs) except +
-
-    vector[ShapedOutput] run_shaped(const CompiledModel& model, const vector[ShapedInput]& inputs) except +
 
     cdef cppclass Builder:
         Builder()

@@ -147,6 +147,14 @@ cdef class Graph:
             raise errors.ModelError(f"model {self.name!r} cannot be written down: {_reason(error)}") from None
         return <bytes>content
 
+    @property
+    def tensor_bytes(self):
+        """Bytes of all inputs and outputs, and of the largest tensors that one operator has at once.
+
+        One inference takes no less memory than that, beside the weights.
+        """
+        return self.native.get().tensor_bytes()
+
     def layout_batch_axes(self):
         """Input index -> its batch axis, or None when its layout has none; for inputs that have a layout."""
         cdef cmap[size_t, optional[int64_t]] axes = self.native.get().layout_batch_axes()
@@ -221,6 +229,10 @@ cdef Graph _graph(shared_ptr[NativeGraph] native_graph, object owner):
     return graph
 
 
+# A trial inference that takes longer would hold up a load for too long.
+cdef double _MOST_SECONDS = 10
+
+
 cdef class Compiled:
     """One compiled model on one device: an `ov::CompiledModel`, or a fake one for tests."""
     cdef shared_ptr[CompiledModel] native
@@ -249,68 +261,54 @@ cdef class Compiled:
             blob = self.native.get().export_blob()
         return <bytes>blob
 
-    def measure(self, inputs, *, int min_runs=3, double max_seconds=0.05):
-        """Seconds of one `infer()`, the least of several runs after one to warm up.
+    def measure(self, inputs, *, int min_runs=3, double max_seconds=0.05, double max_one=_MOST_SECONDS):
+        """Seconds of one `infer()`, the least of several runs after some to warm up.
 
         Args:
             inputs: an array for each input; of elements smaller than a byte the first bytes count.
+            min_runs, max_seconds: as many runs as this, and more while there is time.
+            max_one: seconds of the first inference; one that takes longer is given up.
 
         Raises InputError and InferenceError.
         """
-        cdef vector[byte*] native_inputs
+        cdef vector[ShapedInput] shaped
         cdef double seconds
-        kept = self._arrays(inputs, &native_inputs)
+        kept = self._arrays(inputs, &shaped)
         try:
             with nogil:
-                seconds = measure(self.native.get()[0], native_inputs, min_runs, max_seconds)
+                seconds = measure(self.native.get()[0], shaped, min_runs, max_seconds, max_one)
         except RuntimeError as error:
             raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
         return seconds
 
-    cdef list _arrays(self, object inputs, vector[byte*]* native_inputs):
-        """Of the compiled shapes; they have to be kept as long as the pointers."""
+    cdef list _arrays(self, object inputs, vector[ShapedInput]* shaped):
+        """What `shaped` points to, which has to be kept as long."""
+        cdef ShapedInput one
         kept = []
         for array, port in zip(inputs, self.inputs, strict=True):
             array = np.asarray(array, dtype=port.dtype, order="C")  # which leaves scalars alone
-            if array.shape != port.shape:
+            if len(array.shape) != len(port.shape) or any(
+                [wanted not in (-1, length) for wanted, length in zip(port.shape, array.shape)]
+            ):
                 raise errors.InputError(f"input {port.name!r} has shape {array.shape}, compiled is {port.shape}")
-            kept.append(array)
-            native_inputs.push_back(<byte*>cnp.PyArray_DATA(<cnp.ndarray>array))
-        return kept
-
-    def run(self, inputs):
-        """Run one inference outside any lane, at any shape that the model takes; returns copies of all outputs. For
-        trial runs. Raises InputError and InferenceError.
-        """
-        cdef vector[byte*] native_inputs, native_outputs
-        if any([port.shape is None or -1 in port.shape for port in (*self.inputs, *self.outputs)]):
-            return self._run_shaped(inputs)
-        kept = self._arrays(inputs, &native_inputs)
-        outputs = [np.empty(port.shape, dtype=port.dtype) for port in self.outputs]
-        for array in outputs:
-            native_outputs.push_back(<byte*>cnp.PyArray_DATA(<cnp.ndarray>array))
-        try:
-            with nogil:
-                run_once(self.native.get()[0], native_inputs, native_outputs)
-        except RuntimeError as error:
-            raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
-        return outputs
-
-    cdef list _run_shaped(self, object inputs):
-        cdef vector[ShapedInput] shaped
-        cdef ShapedInput one
-        cdef vector[ShapedOutput] found
-        cdef size_t i
-        kept = []
-        for array, port in zip(inputs, self.inputs, strict=True):
-            array = np.ascontiguousarray(array, dtype=port.dtype)
             kept.append(array)
             one.data = <byte*>cnp.PyArray_DATA(<cnp.ndarray>array)
             one.shape = array.shape
             shaped.push_back(one)
+        return kept
+
+    def run(self, inputs, *, double max_seconds=_MOST_SECONDS):
+        """Run one inference outside any lane, at any shape that the model takes; returns copies of all outputs.
+
+        For trial runs: one that takes longer than `max_seconds` is given up. Raises InputError and InferenceError.
+        """
+        cdef vector[ShapedInput] shaped
+        cdef vector[ShapedOutput] found
+        cdef size_t i
+        kept = self._arrays(inputs, &shaped)
         try:
             with nogil:
-                found = run_shaped(self.native.get()[0], shaped)
+                found = self.native.get().try_infer(shaped, max_seconds)
         except RuntimeError as error:
             raise errors.InferenceError(f"a trial inference failed: {_reason(error)}") from None
         outputs = []

@@ -91,6 +91,12 @@ class CompiledModel {
     virtual std::shared_ptr<OwnRequest> make_own_request() const {
         throw std::runtime_error("the device has no infer requests");
     }
+
+    // One inference outside any lane, on copies of the inputs. Throws std::exception, also where it takes longer than
+    // `seconds`: it is cancelled then, or left behind where that does not end it.
+    virtual std::vector<ShapedOutput> try_infer(const std::vector<ShapedInput>& inputs, double /*seconds*/) const {
+        return make_executor()->infer_shaped(inputs);
+    }
 };
 
 }  // namespace ovengine

@@ -91,6 +91,9 @@ class OpenvinoCompiled final : public CompiledModel {
     std::shared_ptr<OwnRequest> make_own_request() const override {
         return ovengine::make_own_request(compiled_->get(), failures_);
     }
+    std::vector<ShapedOutput> try_infer(const std::vector<ShapedInput>& inputs, double seconds) const override {
+        return ovengine::try_infer(*compiled_, failures_, inputs, seconds);
+    }
 
   private:
     std::shared_ptr<Renewable> compiled_;
@@ -145,6 +148,7 @@ std::shared_ptr<Graph> Graph::reshaped(const std::map<std::size_t, std::string>&
 }
 
 std::string Graph::content() const { return ovengine::content(*impl_->model); }
+std::size_t Graph::tensor_bytes() const { return ovengine::tensor_bytes(*impl_->model); }
 std::map<std::size_t, Axis> Graph::layout_batch_axes() const { return ovengine::layout_batch_axes(*impl_->model); }
 std::vector<std::vector<std::int64_t>> Graph::symbolic_batch_axes(const std::vector<Axis>& inputs) const {
     return ovengine::symbolic_batch_axes(*impl_->model, inputs);

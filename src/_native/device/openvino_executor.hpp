@@ -46,6 +46,7 @@ class Graph {
     std::shared_ptr<Graph> reshaped(const std::map<std::size_t, std::string>& shapes) const;
     // See openvino_graph.hpp.
     std::string content() const;
+    std::size_t tensor_bytes() const;
     std::map<std::size_t, Axis> layout_batch_axes() const;
     std::vector<std::vector<std::int64_t>> symbolic_batch_axes(const std::vector<Axis>& inputs) const;
     std::shared_ptr<Graph> batch_first(const std::vector<Axis>& inputs, const std::vector<Axis>& outputs) const;

@@ -1,5 +1,6 @@
 #include "device/openvino_graph.hpp"
 
+#include <algorithm>
 #include <functional>
 #include <numeric>
 #include <openvino/core/layout.hpp>
@@ -87,6 +88,32 @@ bool is_quantized(const ov::Node& node) {
     const ov::element::Type element = node.get_output_element_type(0);
     return element != ov::element::boolean && element.is_static() && element != ov::element::string &&
            element.bitwidth() <= 8;
+}
+
+std::size_t tensor_bytes(const ov::Model& model) {
+    const auto bytes = [](const ov::Output<ov::Node>& output) {
+        const auto& shape = output.get_partial_shape();
+        if (shape.rank().is_dynamic() || !output.get_element_type().is_static()) return 0.0;
+        double count = 1;
+        for (const auto& dimension : shape)
+            count *= static_cast<double>(std::max<std::int64_t>(dimension.get_min_length(), 1));
+        return count * static_cast<double>(output.get_element_type().bitwidth()) / 8;
+    };
+    double ports = 0, most = 0;
+    for (const auto& node : model.get_ordered_ops()) {
+        if (ov::is_type<ov::op::v0::Constant>(node)) continue;
+        double held = 0;
+        for (const auto& output : node->outputs()) held += bytes(output);
+        for (const auto& input : node->input_values())
+            if (!ov::is_type<ov::op::v0::Constant>(input.get_node())) held += bytes(input);
+        if (ov::is_type<ov::op::v0::Result>(node)) {
+            ports += held / 2;  // its input is its output
+            continue;
+        }
+        if (ov::is_type<ov::op::v0::Parameter>(node)) ports += held;
+        most = std::max(most, held);
+    }
+    return static_cast<std::size_t>(std::min(ports + most, 1e18));
 }
 
 std::map<std::size_t, Axis> layout_batch_axes(const ov::Model& model) {

@@ -19,6 +19,9 @@ std::string content(const ov::Model& model);
 // Whether a node rounds values to few levels, or holds weights that are rounded so.
 bool is_quantized(const ov::Node& node);
 
+// Of all inputs and outputs, and of the largest tensors that one operator has at once: an inference takes no less.
+std::size_t tensor_bytes(const ov::Model& model);
+
 // By input index, for inputs that have a layout only: where its batch (N) is.
 std::map<std::size_t, Axis> layout_batch_axes(const ov::Model& model);
 

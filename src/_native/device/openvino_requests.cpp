@@ -1,9 +1,12 @@
 #include "device/openvino_requests.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <openvino/openvino.hpp>
+#include <sstream>
 #include <stdexcept>
 
 namespace ovengine {
@@ -255,6 +258,30 @@ class OpenvinoStateful final : public StatefulExecutor {
     std::vector<bool> is_initial_;          // variable by variable
 };
 
+// Requests that did not end when they were cancelled. OpenVINO would wait for them.
+void leave_behind(ov::InferRequest request) {
+    static std::mutex mutex;
+    static auto& requests = *new std::vector<ov::InferRequest>;
+    const std::lock_guard lock(mutex);
+    requests.push_back(std::move(request));
+}
+
+// How long a cancelled inference may go on: until the operator that runs has ended, but not for ever.
+constexpr std::chrono::milliseconds kCancelled{1000};
+
+void run_within(ov::InferRequest& request, double seconds) {
+    request.start_async();
+    if (request.wait_for(std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1e3)))) return request.wait();
+    request.cancel();
+    try {
+        if (!request.wait_for(kCancelled)) leave_behind(request);
+    } catch (const std::exception&) {  // it says that it was cancelled
+    }
+    std::ostringstream limit;
+    limit << "it takes longer than " << seconds << " s";
+    throw std::runtime_error(limit.str());
+}
+
 }  // namespace
 
 void run(ov::InferRequest& request, const Failures& failures) {
@@ -264,6 +291,28 @@ void run(ov::InferRequest& request, const Failures& failures) {
     } else {
         request.infer();
     }
+}
+
+std::vector<ShapedOutput> try_infer(Renewable& model, Failures failures, const std::vector<ShapedInput>& inputs,
+                                    double seconds) {
+    std::uint64_t generation = 0;
+    ov::CompiledModel compiled = model.get(generation);
+    ov::InferRequest request = compiled.create_infer_request();
+    const auto types = types_of(compiled.inputs());
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+        ov::Tensor copy(types[i].type, to_shape(inputs[i].shape));
+        if (copy.get_byte_size() > 0) std::memcpy(copy.data(), inputs[i].data, copy.get_byte_size());
+        request.set_input_tensor(i, copy);
+    }
+    try {
+        run_within(request, seconds);
+    } catch (...) {
+        if (failures.leave_old_state) model.renew(generation);
+        throw;
+    }
+    std::vector<ShapedOutput> outputs;
+    for (std::size_t i = 0; i < compiled.outputs().size(); ++i) outputs.push_back(copied(request.get_output_tensor(i)));
+    return outputs;
 }
 
 std::string numpy_dtype(const ov::element::Type& type) {

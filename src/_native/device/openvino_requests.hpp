@@ -9,6 +9,7 @@
 #include <openvino/runtime/compiled_model.hpp>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "device/executor.hpp"
 
@@ -63,6 +64,9 @@ struct Failures {
     bool leave_old_state;  // in the compiled model, which is made anew therefore
 };
 
+// See CompiledModel::try_infer().
+std::vector<ShapedOutput> try_infer(Renewable& model, Failures failures, const std::vector<ShapedInput>& inputs,
+                                    double seconds);
 std::unique_ptr<Executor> make_executor(std::shared_ptr<Renewable> model, Failures failures);
 std::unique_ptr<StatefulExecutor> make_stateful(std::shared_ptr<Renewable> model, Failures failures);
 std::shared_ptr<OwnRequest> make_own_request(ov::CompiledModel compiled, Failures failures);

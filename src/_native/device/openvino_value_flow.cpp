@@ -143,7 +143,7 @@ bool ValueFlow::collect_needs(const ov::Model& model) {
         known_.at(node.get()).matters = matters;
         const auto* loop = as_loop(*node);
         const auto condition = loop == nullptr ? -1 : loop->get_special_body_ports().body_condition_output_idx;
-        if (condition < 0 || !at(node->input_value(0)).inputs.empty()) continue;
+        if (condition < 0 || !at(node->input_value(0)).inputs.empty(inputs_)) continue;
         // Bounded by nothing but a condition on values, it may run for ever.
         const auto trips = known_values(node->input_value(0));
         if (!trips || trips->empty() || trips->front() < 0 || trips->front() > kMostTrips)
@@ -159,8 +159,10 @@ void ValueFlow::leave_out_what_does_not_matter() {
         const bool is_inner = dynamic_cast<const Subgraphs*>(node->get()) != nullptr;
         known.matters = (is_inner && known.matters) || !known.needs.empty();
         for (const auto& output : (*node)->outputs())
-            for (const auto& user : output.get_target_inputs())
-                known.matters = known.matters || known_.at(user.get_node()).matters;
+            for (const auto& user : output.get_target_inputs()) {
+                const auto found = known_.find(user.get_node());  // not one that no output depends on
+                known.matters = known.matters || (found != known_.end() && found->second.matters);
+            }
     }
 }
 

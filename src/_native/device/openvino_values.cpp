@@ -143,6 +143,12 @@ class Search {
 
 }  // namespace
 
-std::vector<InputValues> input_values(const ov::Model& model) { return Search(model).run(); }
+std::vector<InputValues> input_values(const ov::Model& model) {
+    try {
+        return Search(model).run();
+    } catch (const std::exception& error) {  // a graph of a kind that nobody has thought of
+        return std::vector<InputValues>(model.inputs().size(), {0, 0, false, true, error.what()});
+    }
+}
 
 }  // namespace ovengine

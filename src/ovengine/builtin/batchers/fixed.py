@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ovengine.errors import ConfigError
+from ovengine.errors import ConfigError, ModelError
 from ovengine.hookspecs import BatchContext, Batcher, hookimpl
 from ovengine.plan import BatchPlan
 
@@ -13,13 +13,20 @@ class FixedBatcher:
     name = "fixed"
 
     def plan(self, context: BatchContext) -> BatchPlan:
-        """Raise ConfigError without `max_batch_size` or `batch_sizes`."""
+        """Raise ConfigError without `max_batch_size` or `batch_sizes`. Sizes that cannot be measured are left out."""
         if context.max_batch_size is None:
             raise ConfigError("the batcher 'fixed' needs max_batch_size or batch_sizes")
         ladder = tuple(context.batch_sizes or sorted({1, context.max_batch_size}))
-        given = "batch_sizes" if context.batch_sizes else "max_batch_size"
-        cost_us = {size: context.measure(size) * 1e6 for size in ladder}
-        return BatchPlan(ladder, cost_us, context.max_queue_delay_us or 0, f"{given} as given, not compared")
+        why = f"{'batch_sizes' if context.batch_sizes else 'max_batch_size'} as given, not compared"
+        cost_us: dict[int, float] = {}
+        for size in ladder:
+            try:
+                cost_us[size] = context.measure(size) * 1e6
+            except ModelError as error:
+                why += f"; {error}"
+        if not cost_us:
+            cost_us[1] = context.measure(1) * 1e6
+        return BatchPlan(tuple(cost_us), cost_us, context.max_queue_delay_us or 0, why)
 
 
 @hookimpl
