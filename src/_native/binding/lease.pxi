@@ -76,7 +76,7 @@ cdef class Lease:
         self._check_open()  # the key may have run Python code, and other threads
         if self._memory is None:
             array = self._kept[index]
-            array = array[0] if spec.shared else array[:]
+            array = array[0, ...] if spec.shared else array[:]  # the ellipsis keeps a scalar an array
         else:
             if self._model._mode == ROWS:
                 dims[0] = self._rows
@@ -163,7 +163,7 @@ cdef int _set_key(NativeModel model, Ticket& ticket, list kept) except -1:
     cdef Terms terms
     cdef PortSpec spec
     cdef cnp.ndarray array
-    arrays = [array[0] if spec.shared else array for array, spec in zip(kept, model._inputs)]
+    arrays = [array[0, ...] if spec.shared else array for array, spec in zip(kept, model._inputs)]
     terms.key = _key(model, arrays)
     ticket.request.set_terms(terms)
     for array, spec in zip(kept, model._inputs):
