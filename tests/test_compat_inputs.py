@@ -198,7 +198,6 @@ ROW = np.ones((1, 4), np.float32)
         ("text", ValueError),
         (np.array(["text"]), (RuntimeError, ValueError)),
     ],
-    ids=str,
 )
 def test_inputs_that_do_not_fit_raise_what_openvino_raises(
     make: Make, inputs: Any, kind: Any, share_inputs: bool
