@@ -165,7 +165,7 @@ def test_streams_and_threads_of_the_caller_decide_the_lanes(
     assert plan.properties["INFERENCE_NUM_THREADS"] == threads
 
 
-@pytest.mark.parametrize("value", [0, "many", -7])
+@pytest.mark.parametrize("value", ["many", "", -7])
 def test_a_nonsensical_number_of_streams_is_named(value: object) -> None:
     with pytest.raises(PropertyError, match="NUM_STREAMS"):
         AutoSelector().select(device_context(config={"NUM_STREAMS": value}))

@@ -39,6 +39,9 @@ struct Slot {
         return holds_.fetch_or(kLeft, std::memory_order_acq_rel) == 0 && is_free();
     }
 
+    // (lane) Whether anybody may write to rows that are published or given up. acquire: as in leave().
+    bool is_held() const noexcept { return holds_.load(std::memory_order_acquire) != 0; }
+
     Slot* next_free = nullptr;
 
   private:

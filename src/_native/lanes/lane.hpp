@@ -132,6 +132,8 @@ class Lane {
             wanted += batch.state(row) == RowState::live;
             requests += batch.state(row) != RowState::follower;
         }
+        // A row that was given up takes a copy of another one, which its holder must not see.
+        if (wanted > 0 && wanted != requests && slot->is_held()) slot = move_wanted(slot, work.rows);
         if (wanted > 0) {
             busy_until_ns_.store(start_ns + static_cast<std::int64_t>(table().run_us(work.rows) * 1e3),
                                  std::memory_order_relaxed);
@@ -220,14 +222,20 @@ class Lane {
                 if (batch.transition(row, RowState::leased, RowState::lost)) lost_rows += batch.rows(row);
             std::this_thread::yield();
         }
-        if (lost_rows == 0) return slot;
+        return lost_rows == 0 ? slot : move_wanted(slot, rows);
+    }
+
+    // The rows that somebody wants go to a spare slot, and whoever holds others keeps the old one.
+    Slot* move_wanted(Slot* slot, std::uint32_t rows) {
+        const Batch& batch = *slot->batch;
         Slot* const target = dispatcher_.spare_slot();
         for (std::uint32_t row = 0; row < rows;) {
             // Rows without a state of their own are padding left by a cancelled request.
-            const std::uint32_t count = batch.state(row) == RowState::follower ? 1 : batch.rows(row);
+            const RowState state = batch.state(row);
+            const std::uint32_t count = state == RowState::follower ? 1 : batch.rows(row);
             for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
                 const std::size_t bytes = layout_.inputs[port];
-                if (batch.state(row) != RowState::lost)
+                if (state == RowState::live || state == RowState::follower)
                     std::memcpy(target->inputs.port(port) + row * bytes, slot->inputs.port(port) + row * bytes,
                                 count * bytes);
             }

@@ -112,7 +112,7 @@ def load_from_file(source: ModelSource, settings: Settings, jobs: int, progress:
             compiled = core.compile_model(str(source.path), device, settings.openvino_config)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load {str(source.path)!r}: {reason(error)}") from None
-        return adopt(compiled, jobs)[0]
+        return adopt(compiled, jobs, with_ports=True)[0]
 
     if source.is_changed:
         raise ConfigError("-lfile takes the file as it is; drop it, or the options that change the model")

@@ -10,7 +10,7 @@ from ovengine.config import Hint
 from ovengine.engine import default_engine
 from ovengine.errors import ModelError, PropertyError
 from ovengine.model import Model
-from ovengine.plan import MAX_LANES, BatchPlan, Decision, DevicePlan, Plan
+from ovengine.plan import MAX_LANES, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo
 
 if TYPE_CHECKING:
     import openvino
@@ -24,8 +24,13 @@ def optimal_requests(compiled: Compiled) -> int:
     return max(1, int(_property(compiled, "OPTIMAL_NUMBER_OF_INFER_REQUESTS", 1)))
 
 
-def adopt(compiled_model: openvino.CompiledModel, jobs: int) -> tuple[Model, Compiled, int]:
-    """A model whose lanes run infer requests of `compiled_model`, which it does not know; and the number of its jobs.
+def adopt(
+    compiled_model: openvino.CompiledModel, jobs: int, *, with_ports: bool = False
+) -> tuple[Model, Compiled, int]:
+    """A model whose lanes run infer requests of `compiled_model`, and the number of its jobs.
+
+    with_ports: the model takes inputs, each request at the shape that it is given. Otherwise tensors are bound to infer
+        requests of their own, and the model knows nothing of them.
 
     Raises NotAModelError.
     """
@@ -37,14 +42,18 @@ def adopt(compiled_model: openvino.CompiledModel, jobs: int) -> tuple[Model, Com
     optimal = optimal_requests(compiled)
     jobs = jobs or optimal
     lanes = min(jobs, optimal, MAX_LANES)
+    inputs = tuple(TensorInfo.of(port, i) for i, port in enumerate(compiled.inputs)) if with_ports else ()
+    outputs = tuple(TensorInfo.of(port, i) for i, port in enumerate(compiled.outputs)) if with_ports else ()
+    shapes = [tensor.shape for tensor in (*inputs, *outputs)]
+    is_static = with_ports and all(shape is not None and min(shape, default=0) >= 0 for shape in shapes)
+    mode: Mode = "whole" if is_static else "dynamic"
     device = str(_property(compiled, "EXECUTION_DEVICES", "unknown"))
     why = "compiled by the caller, for the shapes that it has"
     plan = Plan(
         name=str(_property(compiled, "NETWORK_NAME", "model")),
-        # Tensors are bound to infer requests of their own: nothing here is told of them.
-        inputs=(),
-        outputs=(),
-        mode="dynamic",
+        inputs=inputs,
+        outputs=outputs,
+        mode=mode,
         hint=Hint.THROUGHPUT,
         devices=(DevicePlan(device, {}, lanes, 0, True, f"{optimal} infer requests are optimal"),),
         batch=BatchPlan((1,), {1: UNKNOWN_COST_US}, 0, why),
@@ -52,7 +61,7 @@ def adopt(compiled_model: openvino.CompiledModel, jobs: int) -> tuple[Model, Com
         precision=(str(_property(compiled, "INFERENCE_PRECISION_HINT", "unknown")),),
         memory_bytes=0,
         max_queue_size=None,
-        decisions=(Decision("batch axis", "dynamic", why),),
+        decisions=(Decision("batch axis", mode, why),),
     )
     model = Model._start(plan, [(device, {1: compiled})] * lanes, "priority")
     engine.register(model)

@@ -133,10 +133,10 @@ def _positive(value: Any, name: str, automatic: tuple[object, ...]) -> int | Non
     try:
         count = int(value)
     except (TypeError, ValueError):
-        count = 0
-    if count in automatic:
+        count = None
+    if count is not None and count in automatic:
         return None
-    if count < 1:
+    if count is None or count < 1:
         raise PropertyError(f"{name} must be a positive integer or {automatic[0]!r}, not {value!r}")
     return count
 
