@@ -329,6 +329,25 @@ def test_the_child_of_a_fork_gets_a_clear_error_and_the_parent_goes_on() -> None
     assert out == "parent\n"
 
 
+def test_an_engine_that_has_loaded_nothing_before_a_fork_serves_in_the_child() -> None:
+    code = script(
+        """
+        import os, warnings
+        from ovengine.testing import mlp
+
+        warnings.simplefilter("ignore")
+        engine = ovengine.Engine(cpu_budget=2)
+        if (pid := os.fork()) == 0:
+            with engine.load(mlp(16, 16, 4)) as model:
+                os._exit(model(np.ones((1, 16), np.float32))[0].shape != (1, 4))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        print("end")
+        """
+    )
+    process = run_python(code)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "end\n", "")
+
+
 def test_forked_and_spawned_workers_serve_with_models_of_their_own() -> None:
     code = script(
         """

@@ -231,8 +231,11 @@ class Engine:
 
     def _mark_forked(self) -> None:
         """In a forked child: the lanes and OpenVINO's threads exist in the parent only."""
-        self._forked = True
         self._lock = threading.RLock()  # another thread of the parent may have held it
+        if self._runtime is None:  # nothing is with the parent: the child may go on with this engine
+            self._turn = threading.Lock()
+            return
+        self._forked = True
         for model in list(self._models):
             model._on_close = None
             model._mark_forked()
