@@ -45,7 +45,7 @@ test: test-python test-native ## all tests that need nothing but Python, a C++20
 
 test-python: $(VENV)/installed $(VENV)/test $(VENV)/demo
 	@echo "==> Python tests"
-	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest tests --numprocesses $(TESTERS) --dist loadfile $(PYTEST_ARGS)
+	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest tests --numprocesses $(TESTERS) --max-worker-restart 0 --dist loadfile $(PYTEST_ARGS)
 	@# The benchmarks run once, untimed: their answers are checked. Alone, for memory and idleness are counted there.
 	$(if $(PYTEST_ARGS),,OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest bench --benchmark-disable)
 
@@ -59,7 +59,7 @@ asan tsan: $(VENV)/build
 
 asan-python: $(ASAN)/installed $(VENV)/test $(VENV)/demo ## Python tests over an extension with AddressSanitizer and UBSan
 	@echo "==> Python tests under AddressSanitizer"
-	tests/asan/python -m pytest tests $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--numprocesses $(TESTERS) --dist loadfile $(ASAN_TESTS))
+	tests/asan/python -m pytest tests $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--numprocesses $(TESTERS) --max-worker-restart 0 --dist loadfile $(ASAN_TESTS))
 
 pythons: ## build and smoke-test on every CPython 3.10 to 3.13 of this machine
 	$(PYTHON) tests/pythons.py out/pythons
@@ -73,7 +73,7 @@ model-check: $(VENV)/build ## model-check the lock-free parts (needs Debian's re
 coverage: $(VENV)/installed $(VENV)/test $(VENV)/demo $(VENV)/coverage ## which lines the tests run; pages in out/coverage
 	@echo "==> coverage of src/ovengine by the Python tests"
 	@mkdir -p out/coverage
-	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest tests --numprocesses $(TESTERS) --dist loadfile \
+	OVENGINE_REQUIRE_MODELS=1 $(BIN)/python -m pytest tests --numprocesses $(TESTERS) --max-worker-restart 0 --dist loadfile \
 		--cov --cov-report term:skip-covered --cov-report html:out/coverage/python $(PYTEST_ARGS)
 	@echo "==> coverage of src/_native by the C++ tests"
 	cmake --preset coverage -G Ninja

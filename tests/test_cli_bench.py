@@ -214,8 +214,12 @@ def test_an_interrupt_keeps_what_was_measured(
         calls += 1
         if calls < 6:
             return run(self, contender, data, Limit(requests=10), seed)
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        return run(self, contender, data, Limit(seconds=1000), seed)
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        try:
+            return run(self, contender, data, Limit(seconds=1000), seed)
+        finally:
+            timer.cancel()  # a signal after the test would end the tests
 
     monkeypatch.setattr(_measuring.Load, "run", interrupted)
     assert main(["bench", "-m", str(tiny_mlp), "--json", "-no_warmup", "--rounds", "100", "-t", "1", *load]) == 130
