@@ -21,10 +21,11 @@ import ovengine
 from ovengine.errors import ConfigError, InputError, ModelError
 from ovengine.profile import Conditions, Profile, Settings
 from ovengine.testing import fake_model
+from ovengine.tuner._candidates import Candidate, Found, Interrupted, clearly_better, sustained
 from ovengine.tuner._html import svg
 from ovengine.tuner._measuring import Answers, Facts, ModelLab, Turn
 from ovengine.tuner._report import Chart
-from ovengine.tuner._search import Candidate, Found, Search, Space, clearly_better, sustained
+from ovengine.tuner._search import Search, Space
 from ovengine.tuner._space import space_of
 from ovengine.tuner._tune import sentence
 
@@ -47,7 +48,8 @@ class VirtualLab:
     """Measures nothing: answers with given figures and repeatable noise, and its clock moves as time is spent.
 
     rate: requests per second at saturation. inference_ms: of a full batch; a request waits for one, and more the
-    closer the load comes to saturation. noise: of each figure, relative.
+    closer the load comes to saturation. noise: of each figure, relative. load_s: of a load. interrupt_at: on its clock,
+    when Ctrl-C is pressed.
     """
 
     def __init__(
@@ -58,8 +60,11 @@ class VirtualLab:
         noise: float = 0.01,
         deviation: dict[str | None, float] | None = None,
         refuses: Callable[[Settings], bool] = lambda settings: False,
+        load_s: Model = lambda settings: 0.1,
+        interrupt_at: float = math.inf,
     ) -> None:
-        self.rate, self.inference_ms, self.refuses = rate, inference_ms, refuses
+        self.rate, self.inference_ms, self.refuses, self.load_s = rate, inference_ms, refuses, load_s
+        self.interrupt_at = interrupt_at
         self.deviation = deviation or {}
         self.time = 0.0
         self.open_now: list[VirtualSubject] = []
@@ -68,9 +73,9 @@ class VirtualLab:
         self._rng = np.random.default_rng(0)
 
     def open(self, settings: Settings) -> VirtualSubject:
-        self.time += 0.1
         given = {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
         complete = dataclasses.replace(DEFAULTS, **given)
+        self.spend(self.load_s(complete))
         if self.refuses(complete):
             raise ModelError("the device\nrefuses")
         subject = VirtualSubject(self, complete)
@@ -80,6 +85,11 @@ class VirtualLab:
 
     def now(self) -> float:
         return self.time
+
+    def spend(self, seconds: float) -> None:
+        self.time += seconds
+        if self.time > self.interrupt_at:
+            raise KeyboardInterrupt
 
     def noisy(self, value: float) -> float:
         return value * (1 + self._noise * float(self._rng.uniform(-1, 1)))
@@ -106,12 +116,13 @@ class VirtualSubject:
         )
 
     def saturate(self, seconds: float) -> Turn:
-        self._lab.time += seconds
+        # What is in flight when the time is over: up to four full batches a lane.
+        self._lab.spend(seconds + 3 * self._lab.inference_ms(self._settings) / 1e3)
         rate = self._lab.noisy(self._lab.rate(self._settings))
         return Turn(rate, 1.0, 2.0, int(rate * seconds))
 
     def offer(self, rate: float, seconds: float, seed: int) -> Turn:
-        self._lab.time += seconds
+        self._lab.spend(seconds)
         idle = max(1e-3, 1 - rate / self._lab.rate(self._settings))
         p99 = self._lab.noisy(self._lab.inference_ms(self._settings) / idle)
         return Turn(rate, p99 / 2, p99, int(rate * seconds))
@@ -232,6 +243,71 @@ def test_the_time_is_kept_and_the_share_that_is_used_is_told() -> None:
         assert told[-1] == 1.0
 
 
+def slow(speed: float, load_s: float) -> VirtualLab:
+    """A model of so many inferences of a row a second, that gains nothing by batches, and takes long to load."""
+    return VirtualLab(
+        lambda settings: speed,
+        inference_ms=lambda settings: 1e3 * top(settings) / speed,
+        load_s=lambda settings: load_s + 6 * sum(settings.batch_sizes or ()) / speed,
+    )
+
+
+@pytest.mark.parametrize("p99_ms", [None, 500.0])
+@pytest.mark.parametrize(("speed", "load_s"), [(1000, 0.3), (100, 1), (100, 5), (20, 1), (5000, 10)])
+@pytest.mark.parametrize("seconds", [10.0, 30.0, 120.0])
+def test_the_time_is_kept_for_slow_models_too(
+    p99_ms: float | None, speed: float, load_s: float, seconds: float
+) -> None:
+    lab = slow(speed, load_s)
+    found = search(lab, seconds=seconds, p99_ms=p99_ms)
+    # The defaults are loaded and looked at in any case, and have a turn of the open loop, where there is a limit.
+    least = load_s + 60 / speed + (0.0 if p99_ms is None else 220 / speed)
+    assert lab.time < max(1.1 * seconds, 1.1 * least + 0.5)
+    assert found.default.rate > 0
+    if seconds == 120 and load_s < 5:
+        assert found.decided
+
+
+def test_what_is_compared_was_not_loaded_again_after_the_screen() -> None:
+    loads: list[Settings] = []
+
+    def load_s(settings: Settings) -> float:
+        loads.append(settings)
+        return 0.1
+
+    lab = VirtualLab(lambda settings: 1000.0 * top(settings), load_s=load_s)
+    search(lab, Space((1, 4, 16), ((2, 1),), delays=False))
+    assert [top(settings) for settings in loads] == [4, 1, 4, 16, 8]  # the defaults first
+
+
+def test_an_interrupt_keeps_what_was_found() -> None:
+    def rate(settings: Settings) -> float:
+        return 1000.0 * float(top(settings) ** 0.5)
+
+    uninterrupted = VirtualLab(rate)
+    whole = search(uninterrupted)
+    for seconds in (0.3, 0.9, 5.0, 20.0, 0.99 * uninterrupted.time):
+        lab = VirtualLab(rate, interrupt_at=seconds)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            search(lab)
+        assert not lab.open_now
+        if seconds == 0.3:  # before the defaults were measured
+            assert not isinstance(caught.value, Interrupted)
+            continue
+        assert isinstance(caught.value, Interrupted)
+        found = caught.value.result
+        assert found.default.rate > 0
+        assert not found.complete
+        if found.decided:
+            assert found.chosen.settings == whole.chosen.settings
+        else:
+            assert found.chosen is found.default
+            assert "there was no time to compare others" in sentence(found)
+            assert seconds < 40
+        assert str(tuning_of(found))
+    assert found.decided
+
+
 def test_settings_that_there_was_no_time_for_are_owned_up_to() -> None:
     found = search(VirtualLab(lambda settings: 1000.0 * top(settings)), seconds=1.0)
     assert not found.complete
@@ -310,7 +386,7 @@ def test_tuning_a_real_model_gives_a_profile_that_load_takes(tiny_mlp: Path, tmp
     tuning = ovengine.tune(
         tiny_mlp, seconds=1.5, precision="any", tolerance=0.1, progress=lambda share, what: told.append(what)
     )
-    assert {what.partition(":")[0] for what in told} >= {"screen", "finals", "curves"}
+    assert {what.partition(":")[0] for what in told} >= {"screen", "finals"}
     assert tuning.meets_limit
     tuning.profile.save(tmp_path / "tiny.json")
     assert Profile.load(tmp_path / "tiny.json") == tuning.profile

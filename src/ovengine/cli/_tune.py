@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ovengine
 from ovengine.cli import _streams, _types
 from ovengine.cli._config_files import settings
-from ovengine.cli._files import check_writable, find_sources
+from ovengine.cli._files import Source, check_writable, find_sources
 from ovengine.cli._inputs import Reader
 from ovengine.cli._options import add_plugin_options, add_source_options
 from ovengine.cli._parser import EXIT_STATUS, Parser
 from ovengine.cli._pictures import add_image_options, image_options
 from ovengine.cli._progress import Progress
-from ovengine.tuner import MOST_DATA
+from ovengine.cli._tables import table, wrapped
+from ovengine.tuner import MOST_DATA, Interrupted
+from ovengine.tuner._report import TEXT_HEADER, sentences, text_table
 
 if TYPE_CHECKING:
     from ovengine.tuner import Tuning
@@ -33,7 +35,8 @@ stay unless another setting is better by more than the measurements scatter.\
 """
 
 EPILOG = """\
-Exit status 1 also where nothing keeps --p99. Keep the machine free of other work meanwhile. Ctrl-C ends the search.
+Exit status 1 also where nothing keeps --p99. Keep the machine free of other work meanwhile. After Ctrl-C, what was \
+measured is reported all the same.
 
 example:
   ovengine tune -m model.xml --p99 20 --data samples/
@@ -127,39 +130,49 @@ def run(args: argparse.Namespace) -> int:
         "device_selector": args.device_selector,
         "scheduler": args.scheduler,
     }
+    sources = find_sources(args.data) if args.data else None
+    interrupted = False
     with Progress(quiet=args.quiet) as progress:
-        progress.stage("loading", 1.0)
-        tuning = ovengine.tune(
-            Path(args.model),
-            p99_ms=args.p99,
-            data=_read(args, arguments) if args.data else None,
-            data_shape=args.data_shape,
-            seconds=args.seconds,
-            precision=args.precision,
-            tolerance=args.tolerance,
-            progress=progress.update,
-            **arguments,
-        )
+        progress.stage(f"loading {Path(args.model).name}", 1.0)
+        try:
+            tuning = ovengine.tune(
+                Path(args.model),
+                p99_ms=args.p99,
+                data=None if sources is None else _read(args, arguments, sources),
+                data_shape=args.data_shape,
+                seconds=args.seconds,
+                precision=args.precision,
+                tolerance=args.tolerance,
+                progress=progress.update,
+                **arguments,
+            )
+        except Interrupted as so_far:
+            tuning, interrupted = so_far.result, True
     files = _write(tuning, prefix)
     if args.json:
-        _streams.write(json.dumps(tuning.report() | {"files": files}, indent=2))
+        _streams.write(json.dumps(tuning.report() | {"files": files, "interrupted": interrupted}, indent=2))
     else:
-        _streams.write("\n".join([str(tuning), "", *(f"{kind}: {path}" for kind, path in files.items())]))
+        shown = table(TEXT_HEADER, text_table(tuning), right=range(len(TEXT_HEADER) - 1))
+        listed = [f"{kind}: {path}" for kind, path in files.items()]
+        _streams.write("\n".join([shown, "", *map(wrapped, sentences(tuning)), "", *listed]))
+    if interrupted:
+        _streams.say("interrupted; what is shown was measured before")
+        return 130
     return 0 if tuning.meets_limit else 1
 
 
-def _read(args: argparse.Namespace, arguments: Mapping[str, Any]) -> list[Any]:
-    """The requests of the files: all of them are in memory while the clock runs."""
+def _read(args: argparse.Namespace, arguments: Mapping[str, Any], sources: list[Source]) -> Iterator[Any]:
+    """The requests of the files, which are read when the clock runs already."""
     with ovengine.load(Path(args.model), **arguments) as model:
         reader = Reader(model.plan, image_options(args))
-    requests: Iterator[Any] = chain.from_iterable(reader.read(source) for source in find_sources(args.data))
-    return [request.inputs for request in islice(requests, MOST_DATA)]
+    for request in chain.from_iterable(reader.read(source) for source in sources):
+        yield request.inputs
 
 
 def _write(tuning: Tuning, prefix: Path) -> dict[str, str]:
-    """Write all files, and say which; no profile where nothing keeps the limit."""
+    """Write all files, and say which; no profile where nothing keeps the limit, or was compared."""
     files = {}
-    if tuning.meets_limit:
+    if tuning.found.decided and tuning.meets_limit:
         files["profile"] = f"{prefix}{SUFFIXES['profile']}"
         tuning.profile.save(files["profile"])
     files["report"] = f"{prefix}{SUFFIXES['report']}"

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ovengine.profile import Settings
+from ovengine.tuner._candidates import Candidate
 from ovengine.tuner._measuring import Turn
-from ovengine.tuner._search import Candidate
 
 if TYPE_CHECKING:
     from ovengine.tuner._tune import Tuning
@@ -122,15 +122,37 @@ def _note(tuning: Tuning, candidate: Candidate) -> str:
     return "; ".join(notes)
 
 
+TEXT_HEADER = ("rows", "lanes", "type", "delay us", "requests/s", "p50 ms", "p99 ms", "note")
+
+
+def text_table(tuning: Tuning) -> list[tuple[str, ...]]:
+    """The same in fewer columns, as in TEXT_HEADER: the largest batch stands for all sizes."""
+    return [_text_row(tuning, candidate) for candidate in tuning.found.candidates]
+
+
+def _text_row(tuning: Tuning, candidate: Candidate) -> tuple[str, ...]:
+    _, _, lanes, precision, rate, _, p50, p99, note = _row(tuning, candidate)
+    settings, facts = candidate.settings, candidate.facts
+    sizes = facts.ladder if facts is not None else settings.batch_sizes or ("",)
+    delay_us = facts.max_queue_delay_us if facts is not None else settings.max_queue_delay_us or ""
+    notes = ["the defaults"] if candidate is tuning.found.default else []
+    return str(sizes[-1]), lanes, precision, str(delay_us), rate, p50, p99, "; ".join(filter(None, [*notes, note]))
+
+
 def as_text(tuning: Tuning) -> str:
     """A table of the candidates, and the sentence."""
-    rows = [HEADER, *table(tuning)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER) - 1)]
+    rows = [TEXT_HEADER, *text_table(tuning)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(TEXT_HEADER) - 1)]
     lines = [
-        "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        "  ".join([*(text.rjust(width) for text, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in rows
     ]
-    return "\n".join([*lines, "", tuning.why, *([] if tuning.found.complete else [INCOMPLETE])])
+    return "\n".join([*lines, "", *sentences(tuning)])
+
+
+def sentences(tuning: Tuning) -> list[str]:
+    """What to use, and whether there was time for all."""
+    return [tuning.why, *([] if tuning.found.complete else [INCOMPLETE])]
 
 
 # -- charts -----------------------------------------------------------------------------------------------------------

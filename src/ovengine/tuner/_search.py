@@ -7,20 +7,23 @@
     curves      the winner and the defaults over offered load
 
 All look at the same requests. Who is compared is loaded at the same time and takes turns in changing order, so that a
-drift of the machine hits all alike. Who is simpler stays unless somebody is clearly better (`clearly_better`).
+drift of the machine hits all alike. Who is simpler stays unless somebody is clearly better (`clearly_better`). What
+does not fit into the time (`_schedule`) is left out.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ovengine._load_generator import difference
 from ovengine.errors import OvengineError
 from ovengine.profile import Settings
+from ovengine.tuner._candidates import Candidate, Found, Interrupted, clearly_better, simplest_of_the_best
 from ovengine.tuner._measuring import Answers, Facts, Lab, Subject, Turn
+from ovengine.tuner._schedule import Schedule, offering_s
 
 Progress = Callable[[float, str], None]
 """Is told the share of the time that is used (0 to 1), and what is measured now."""
@@ -36,9 +39,6 @@ NEAR = 0.9
 SHORTEST_TURN_SECONDS = 0.03
 LONGEST_TURN_SECONDS = 2.0
 LONGEST_LOOK_SECONDS = 0.5
-# A gain below this is not worth a setting of its own, however clear.
-LEAST_GAIN = 0.02
-AGREEING_PAIRS = 0.85
 # Larger batches are not tried once two in a row are this much below the best of their lanes.
 FALLING = 0.9
 # Shares of the best throughput that are offered.
@@ -48,8 +48,8 @@ BUSY = 0.8
 LEAST_ARRIVALS = 10
 # Held back for these shares of the time of a full batch.
 DELAYS = (0.25, 1.0)
-# Stages in order, and their shares of the time.
-SHARES = {"screen": 0.4, "finals": 0.3, "precision": 0.1, "delay": 0.1, "curves": 0.1}
+# Full batches that each lane has ahead when the time of a closed loop is over.
+IN_FLIGHT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,96 +68,18 @@ class Space:
     precisions: tuple[str, ...] = ()
 
 
-@dataclass(eq=False)
-class Candidate:
-    """One setting, and all that was measured of it.
-
-    saturated: turns of the closed loop. offered, curve: turns of the open loop by rate, to decide and to show.
-    deviation: largest difference of an output from f32, relative to its magnitude; None where not compared.
-    refused: why it is out of the running; None while it is in.
-    """
-
-    settings: Settings
-    facts: Facts | None = None
-    saturated: list[Turn] = field(default_factory=list)
-    offered: list[dict[float, Turn]] = field(default_factory=list)
-    curve: list[dict[float, Turn]] = field(default_factory=list)
-    deviation: float | None = None
-    refused: str | None = None
-
-    @property
-    def rate(self) -> float:
-        """Requests per second at saturation: the median of the turns."""
-        return statistics.median([turn.rate for turn in self.saturated]) if self.saturated else 0.0
-
-    def sustained(self, p99_ms: float) -> list[float]:
-        """By turn, the load in requests per second that keeps the limit."""
-        return [min(sustained(turn, p99_ms), self.rate) for turn in self.offered]
-
-
-def sustained(offered: Mapping[float, Turn], p99_ms: float) -> float:
-    """The load that keeps the limit; between the rates that were offered the latency is taken to grow exponentially."""
-    below, latency = 0.0, 0.0
-    for rate, seen in sorted(offered.items()):
-        if seen.p99_ms > p99_ms:
-            if not below:
-                return 0.0
-            return below + (rate - below) * math.log(p99_ms / latency) / math.log(seen.p99_ms / latency)
-        below, latency = rate, seen.p99_ms
-    return below
-
-
-@dataclass(frozen=True)
-class Found:
-    """What came of a search.
-
-    chosen, default: the winner, and `load` without settings; the same where nothing is better.
-    candidates: all that were looked at, in that order.
-    p99_ms: the limit that was asked for.
-    complete: whether there was time to look at all.
-    """
-
-    chosen: Candidate
-    default: Candidate
-    candidates: tuple[Candidate, ...]
-    p99_ms: float | None
-    complete: bool
-
-    @property
-    def meets_limit(self) -> bool:
-        """Whether there is a load at which the winner keeps the limit; true without one."""
-        return self.p99_ms is None or statistics.median(self.chosen.sustained(self.p99_ms) or [0.0]) > 0
-
-
-def clearly_better(values: Sequence[float], than: Sequence[float]) -> bool:
-    """Whether the medians differ by more than LEAST_GAIN, and most pairs of turns agree on who is better.
-
-    With seven turns each that happens by chance once in seventy times (Mann-Whitney). One disturbed turn does not hide
-    a difference, as it would if the ranges had to be apart.
-    """
-    before = statistics.median(than)
-    gain = statistics.median(values) - before
-    wins = sum(value > other for value in values for other in than)
-    return gain > LEAST_GAIN * abs(before) and wins >= AGREEING_PAIRS * len(values) * len(than)
-
-
-def simplest_of_the_best(candidates: Sequence[Candidate], score: Callable[[Candidate], Sequence[float]]) -> Candidate:
-    """The first that the best one does not clearly beat; the candidates are in order of simplicity."""
-    best = max(candidates, key=lambda candidate: statistics.median(score(candidate)))
-    return next(c for c in candidates if c is best or not clearly_better(score(best), score(c)))
-
-
 class Search:
     """One search; `run` it once.
 
     Args:
         lab: loads and measures.
         space: what may be chosen.
-        seconds: to spend, loading included; a turn that was begun is finished.
+        seconds: to spend, loading included. The defaults are looked at in any case.
         p99_ms: limit of the latency; None asks for throughput alone.
         tolerance: deviation from f32 that another precision may have.
         memory_bytes: what all models that are loaded at the same time may hold.
         progress: is told how far it is.
+        began: when the time began, on the lab's clock; None for now.
     """
 
     def __init__(
@@ -170,56 +92,76 @@ class Search:
         tolerance: float = 0.01,
         memory_bytes: float = math.inf,
         progress: Progress = lambda share, what: None,
+        began: float | None = None,
     ) -> None:
         self._lab = lab
         self._space = space
-        self._seconds = seconds
         self._p99_ms = p99_ms
         self._tolerance = tolerance
         self._memory_bytes = memory_bytes
         self._progress = progress
-        self._began = lab.now()
-        self._stage_end = 0.0
+        self._schedule = Schedule(lab.now, seconds, lab.now() if began is None else began)
+        self._chosen: Candidate | None = None
+        self._complete = True
+        self._decided = False
         self._candidates: dict[Settings, Candidate] = {}
         self._open: dict[Settings, Subject] = {}
 
     def run(self) -> Found:
-        """All stages. Raises the error of the defaults where not even they can be loaded or run."""
+        """All stages. Raises the error of the defaults where not even they can be loaded or run.
+
+        Raises Interrupted where Ctrl-C ends it and the defaults were measured before.
+        """
+        default = self._register(Settings())
         try:
-            self._begin("screen")
-            default = self._look(Settings())
-            if default.refused is not None:
-                self._subject(default)  # raises
-            complete = self._screen()
-            self._begin("finals")
-            finalists = self._finalists(default)
-            self._compare(finalists)
-            chosen = simplest_of_the_best(finalists, self._score)
-            if self._space.precisions:
-                self._begin("precision")
-                chosen = self._try_precisions(chosen, finalists)
-            if self._space.delays and chosen.facts is not None and chosen.facts.ladder[-1] > 1:
-                self._begin("delay")
-                chosen = self._try_delays(chosen)
-            self._begin("curves")
-            self._draw_curves([chosen] if chosen is default else [chosen, default], chosen.rate)
-            self._progress(1.0, "done")
-            return Found(chosen, default, tuple(self._candidates.values()), self._p99_ms, complete)
+            self._run(default)
+        except KeyboardInterrupt:
+            if not default.rate:
+                raise
+            self._complete = False
+            raise Interrupted(self._found(default)) from None
         finally:
             self._keep(())
+        self._progress(1.0, "done")
+        return self._found(default)
+
+    def _run(self, default: Candidate) -> None:
+        self._schedule.begin("screen")
+        self._look(default, default)
+        if default.refused is not None:
+            self._subject(default)  # raises
+        self._screen(default)
+        self._schedule.begin("finals")
+        finalists = self._affordable(self._finalists(default))
+        self._compare(finalists, LEAST_TURNS if len(finalists) > 1 else 1)
+        self._chosen = simplest_of_the_best(finalists, self._score)
+        # With nothing to compare them with, the defaults are the answer.
+        self._decided = len(finalists) > 1 or self._complete
+        if self._space.precisions:
+            self._schedule.begin("precision")
+            self._chosen = self._try_precisions(self._chosen, finalists)
+        facts = self._chosen.facts
+        if self._space.delays and facts is not None and facts.ladder[-1] > 1:
+            self._schedule.begin("delay")
+            self._chosen = self._try_delays(self._chosen)
+        self._schedule.begin("curves")
+        self._draw_curves([self._chosen] if self._chosen is default else [self._chosen, default], self._chosen.rate)
+
+    def _found(self, default: Candidate) -> Found:
+        candidates = tuple(candidate for candidate in self._candidates.values() if candidate.is_seen)
+        return Found(self._chosen or default, default, candidates, self._p99_ms, self._complete, self._decided)
 
     # -- stages -------------------------------------------------------------------------------------------------------
 
-    def _screen(self) -> bool:
-        """One short look at every size on every division of the CPUs, then at the sizes around the best one; false when
-        time was up before.
-        """
+    def _screen(self, default: Candidate) -> None:
+        """One short look at every size on every division of the CPUs, then at the sizes around the best one."""
         for lanes, threads in self._space.places:
             best, falling = 0.0, 0
             for size in self._space.sizes:
-                if self._stage_over():
-                    return False
-                looked = self._look(_settings(size, lanes, threads))
+                if not self._fits(size):
+                    break
+                looked = self._register(_settings(size, lanes, threads))
+                self._look(looked, default)
                 falling = falling + 1 if looked.rate < FALLING * best else 0
                 best = max(best, looked.rate)
                 if looked.refused is not None or falling == 2 or self._too_slow(looked):
@@ -228,39 +170,74 @@ class Search:
         if best_of_all.settings.batch_sizes:
             top = best_of_all.settings.batch_sizes[-1]
             for size in (top // 2, top * 2):
-                if 1 < size <= self._space.sizes[-1] and not self._stage_over():
+                if 1 < size <= self._space.sizes[-1] and self._fits(size):
                     settings = best_of_all.settings
-                    self._look(_settings(size, settings.lanes, settings.threads_per_lane))
-        return True
+                    self._look(self._register(_settings(size, settings.lanes, settings.threads_per_lane)), default)
 
-    def _finalists(self, default: Candidate) -> list[Candidate]:
+    def _fits(self, rows: int) -> bool:
+        """Whether there is time for a look at batches of up to `rows`."""
+        looking_s = SHORTEST_TURN_SECONDS + IN_FLIGHT * self._schedule.inference_s(rows)
+        fits = self._schedule.loading_s(rows) + looking_s <= self._schedule.stage_left
+        self._complete = self._complete and fits
+        return fits
+
+    def _finalists(self, default: Candidate, spare: float = 0.0) -> list[Candidate]:
         """The defaults, the two most promising others, and the simplest of those near them; in order of simplicity, and
-        as far as memory goes.
+        as far as memory goes, `spare` bytes of which are for something else.
         """
         others = [candidate for candidate in self._in_the_running() if candidate is not default]
         ranked = sorted(others, key=self._promise, reverse=True)
         best = max((self._promise(candidate) for candidate in others), default=(False, 0.0))
         near = [candidate for candidate in others if self._promise(candidate) >= (best[0], NEAR * best[1])]
-        room = self._memory_bytes - (default.facts.memory_bytes if default.facts else 0)
+        room = self._memory_bytes - spare - (default.facts.memory_bytes if default.facts else 0)
         taken: list[Candidate] = []
         for candidate in list(dict.fromkeys((*ranked[:2], *near, *ranked)))[:FINALISTS]:
             room -= candidate.facts.memory_bytes if candidate.facts else 0
-            if room >= 0 or not taken:
+            if room >= 0 or (not taken and not spare):
                 taken.append(candidate)
         return [default, *(candidate for candidate in others if candidate in taken)]
 
+    def _affordable(self, rivals: Sequence[Candidate]) -> list[Candidate]:
+        """The first of them, and as many of the others as there is time to compare, the most promising first."""
+        taken = {rivals[0].settings}
+        for rival in sorted(rivals[1:], key=self._promise, reverse=True):
+            more = [candidate for candidate in rivals if candidate.settings in {*taken, rival.settings}]
+            if self._comparing_s(more) <= self._schedule.left:
+                taken.add(rival.settings)
+        found = [candidate for candidate in rivals if candidate.settings in taken]
+        self._complete = self._complete and len(found) == len(rivals)
+        return found
+
+    def _comparing_s(self, rivals: Sequence[Candidate]) -> float:
+        """What the shortest comparison takes, loading included."""
+        missing = [candidate for candidate in rivals if candidate.settings not in self._open]
+        loading_s = sum(self._schedule.loading_s(_largest_batch(candidate)) for candidate in missing)
+        turn_s = SHORTEST_TURN_SECONDS
+        if self._p99_ms is not None:
+            turn_s += offering_s(self._rates(rivals), SHORTEST_TURN_SECONDS, LEAST_ARRIVALS)
+        batches_s = sum(self._schedule.inference_s(_largest_batch(candidate)) for candidate in rivals)
+        return loading_s + LEAST_TURNS * (len(rivals) * turn_s + IN_FLIGHT * batches_s)
+
     def _try_precisions(self, chosen: Candidate, finalists: Sequence[Candidate]) -> Candidate:
         """The winner and the runner-up in each precision that agrees with f32."""
+        if self._schedule.loading_s(_largest_batch(chosen)) > self._schedule.left:
+            self._complete = False
+            return chosen
         expected = self._in_f32(chosen)
         runner_up = max((c for c in finalists if c is not chosen), key=self._median_score, default=chosen)
         rivals = [chosen]
         for precision in self._space.precisions:
             for base in dict.fromkeys((chosen, runner_up)):
-                rival = self._register(replace(base.settings, precision=precision))
+                rival = self._register(replace(base.settings, precision=precision), like=base)
+                if len(self._affordable([*rivals, rival])) == len(rivals):
+                    continue
                 rival.refused = self._disagreement(rival, expected)
                 if rival.refused is None:
                     rivals.append(rival)
+        if len(rivals) == 1:
+            return chosen
         self._compare(rivals)
+        self._decided = True
         return simplest_of_the_best(rivals, self._score)
 
     def _in_f32(self, candidate: Candidate) -> Answers:
@@ -289,7 +266,11 @@ class Search:
         """Holding partial batches back makes them fuller; whether that shortens the tail or not shows under load."""
         full_us = chosen.facts.inference_us if chosen.facts else 0.0
         delays = sorted({round(share * full_us) for share in DELAYS} - {0})
-        rivals = [chosen, *(self._register(replace(chosen.settings, max_queue_delay_us=us)) for us in delays)]
+        delayed = [replace(chosen.settings, max_queue_delay_us=us) for us in delays]
+        rivals = self._affordable([chosen, *(self._register(settings, like=chosen) for settings in delayed)])
+        if len(rivals) == 1:
+            return chosen
+        self._decided = True
         if self._p99_ms is not None:
             self._compare(rivals)
             return simplest_of_the_best(rivals, self._score)
@@ -301,50 +282,56 @@ class Search:
 
     # -- measuring ----------------------------------------------------------------------------------------------------
 
-    def _look(self, settings: Settings) -> Candidate:
-        """Measure once, briefly, unless that was done before."""
-        candidate = self._register(settings)
-        if candidate.saturated or candidate.refused is not None:
-            return candidate
+    def _look(self, candidate: Candidate, default: Candidate) -> None:
+        """Measure once, briefly, unless that was done before. What is promising stays open for the finals."""
+        if candidate.is_seen:
+            return
         try:
             subject = self._subject(candidate)
-            left = max(0.0, self._stage_end - self._lab.now())
             looks = 2 * len(self._space.sizes) * len(self._space.places)
-            seconds = min(max(left / looks, SHORTEST_TURN_SECONDS), LONGEST_LOOK_SECONDS)
+            seconds = min(max(self._schedule.stage_left / looks, SHORTEST_TURN_SECONDS), LONGEST_LOOK_SECONDS)
             self._tell(candidate)
-            candidate.refused = _not_as_asked(settings, subject.facts)
+            candidate.refused = _not_as_asked(candidate.settings, subject.facts)
             if candidate.refused is None:
                 candidate.saturated.append(subject.saturate(seconds))
         except OvengineError as error:
             candidate.refused = " ".join(str(error).split())
-        self._keep(())
-        return candidate
+        newcomer = max((c.facts.memory_bytes for c in self._candidates.values() if c.facts is not None), default=0)
+        self._keep(self._finalists(default, newcomer) if default.refused is None else ())
 
-    def _compare(self, rivals: Sequence[Candidate]) -> None:
-        """Fill in what `_score` reads, in turns."""
+    def _compare(self, rivals: Sequence[Candidate], least: int = LEAST_TURNS) -> None:
+        """Fill in what `_score` reads, in turns; at least so many."""
         if self._p99_ms is None:
-            self._saturate(rivals)
+            self._saturate(rivals, least=least)
         else:
-            self._saturate(rivals, 0.4)
-            capacity = max(candidate.rate for candidate in rivals)
-            self._offer(rivals, [share * capacity for share in OFFERED])
+            self._saturate(rivals, 0.4, least)
+            self._offer(rivals, self._rates(rivals), least)
 
-    def _saturate(self, rivals: Sequence[Candidate], share: float = 1.0) -> None:
+    def _rates(self, rivals: Sequence[Candidate]) -> list[float]:
+        """Rates to offer, by what the best of them can do."""
+        capacity = max(candidate.rate for candidate in rivals)
+        return [share * capacity for share in OFFERED]
+
+    def _saturate(self, rivals: Sequence[Candidate], share: float = 1.0, least: int = LEAST_TURNS) -> None:
         for candidate in rivals:
-            candidate.saturated.clear()  # the short look was another measurement
-        for candidate, _, seconds in self._in_turns(rivals, share):
+            candidate.short_look = candidate.rate  # the short look was another measurement
+            candidate.saturated.clear()
+        for candidate, _, seconds in self._in_turns(rivals, share, least=least):
             candidate.saturated.append(self._subject(candidate).saturate(seconds))
 
-    def _offer(self, rivals: Sequence[Candidate], rates: Sequence[float]) -> None:
+    def _offer(self, rivals: Sequence[Candidate], rates: Sequence[float], least: int = LEAST_TURNS) -> None:
         """Open loop at these rates; who misses the limit is spared the higher ones."""
         for candidate in rivals:
             candidate.offered.clear()
-        for candidate, turn, seconds in self._in_turns(rivals, 1.0, len(rates)):
+        for candidate, turn, seconds in self._in_turns(rivals, 1.0, len(rates), least=least):
             candidate.offered.append(self._offered(candidate, rates, turn, seconds, self._p99_ms or math.inf))
 
     def _draw_curves(self, candidates: Sequence[Candidate], capacity: float) -> None:
+        """As many turns as there is time for, perhaps none: nothing is decided by them."""
         rates = [share * capacity for share in SHOWN]
-        for candidate, turn, seconds in self._in_turns(candidates, 1.0, len(rates), CURVE_TURNS):
+        turn_s = offering_s(rates, SHORTEST_TURN_SECONDS, LEAST_ARRIVALS)
+        affordable = list(candidates[: int(self._schedule.left / turn_s)])
+        for candidate, turn, seconds in self._in_turns(affordable, 1.0, len(rates), CURVE_TURNS, least=1):
             candidate.curve.append(self._offered(candidate, rates, turn, seconds, math.inf))
 
     def _offered(
@@ -362,34 +349,41 @@ class Search:
         return found
 
     def _in_turns(
-        self, rivals: Sequence[Candidate], share: float, looks: int = 1, turns: int = TURNS
+        self, rivals: Sequence[Candidate], share: float, looks: int = 1, turns: int = TURNS, least: int = LEAST_TURNS
     ) -> Iterator[tuple[Candidate, int, float]]:
         """Who is next, the turn, and the seconds of one look; ends early, but between turns, when time is up."""
         self._keep(rivals)
         for candidate in rivals:
             self._subject(candidate)
-        left = share * max(0.0, self._stage_end - self._lab.now())
-        end = self._lab.now() + left
-        seconds = left / (len(rivals) * turns * looks)
+        left = share * self._schedule.stage_left
+        begin = self._lab.now()
+        seconds = left / max(1, len(rivals) * turns * looks)
         seconds = min(max(seconds, SHORTEST_TURN_SECONDS), LONGEST_TURN_SECONDS)
         for turn in range(turns):
-            if turn >= LEAST_TURNS and self._lab.now() >= end:
+            spent = self._lab.now() - begin
+            if turn >= least and spent * (turn + 1) / turn > 1.05 * left:
                 return
-            first = turn % len(rivals)
+            first = turn % max(1, len(rivals))
             for candidate in (*rivals[first:], *rivals[:first]):
                 self._tell(candidate)
                 yield candidate, turn, seconds
 
     # -- what is loaded -----------------------------------------------------------------------------------------------
 
-    def _register(self, settings: Settings) -> Candidate:
-        return self._candidates.setdefault(settings, Candidate(settings))
+    def _register(self, settings: Settings, like: Candidate | None = None) -> Candidate:
+        """The candidate of these settings, which will do about as well as another one."""
+        candidate = self._candidates.setdefault(settings, Candidate(settings))
+        if like is not None and candidate.facts is None:
+            candidate.facts = like.facts
+        return candidate
 
     def _subject(self, candidate: Candidate) -> Subject:
         if candidate.settings not in self._open:
+            begin = self._lab.now()
             subject = self._lab.open(candidate.settings)
             self._open[candidate.settings] = subject
-            candidate.facts = subject.facts
+            candidate.facts = facts = subject.facts
+            self._schedule.loaded(facts.ladder[-1], self._lab.now() - begin, facts.inference_us / 1e6)
         return self._open[candidate.settings]
 
     def _keep(self, candidates: Sequence[Candidate]) -> None:
@@ -422,22 +416,14 @@ class Search:
     def _median_score(self, candidate: Candidate) -> float:
         return statistics.median(self._score(candidate) or [0.0])
 
-    # -- time ---------------------------------------------------------------------------------------------------------
-
-    def _begin(self, stage: str) -> None:
-        """Give a stage its share of what is left: what earlier ones did not use is not lost."""
-        stages = list(SHARES)
-        rest = sum(SHARES[name] for name in stages[stages.index(stage) :])
-        left = max(0.0, self._began + self._seconds - self._lab.now())
-        self._stage = stage
-        self._stage_end = self._lab.now() + left * SHARES[stage] / rest
-
-    def _stage_over(self) -> bool:
-        return self._lab.now() >= self._stage_end
-
     def _tell(self, candidate: Candidate) -> None:
-        share = (self._lab.now() - self._began) / self._seconds
-        self._progress(min(share, 1.0), f"{self._stage}: {candidate.settings}")
+        self._progress(self._schedule.share, f"{self._schedule.stage}: {candidate.settings}")
+
+
+def _largest_batch(candidate: Candidate) -> int:
+    if candidate.facts is not None:
+        return candidate.facts.ladder[-1]
+    return candidate.settings.batch_sizes[-1] if candidate.settings.batch_sizes else 1
 
 
 def _settings(size: int, lanes: int | None, threads: int | None) -> Settings:

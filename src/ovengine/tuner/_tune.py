@@ -16,8 +16,10 @@ from ovengine.config import Hint, LoadOptions, Shapes, available_memory_bytes
 from ovengine.errors import ConfigError
 from ovengine.model import Model
 from ovengine.profile import Profile, Settings
+from ovengine.tuner import _measuring
+from ovengine.tuner._candidates import Candidate, Found, Interrupted
 from ovengine.tuner._measuring import ModelLab
-from ovengine.tuner._search import Candidate, Found, Progress, Search
+from ovengine.tuner._search import Progress, Search
 from ovengine.tuner._space import space_of
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def tune(
             with None, throughput.
         data: requests as `submit` takes them; the first 1024 are used again and again. None: random values.
         data_shape: shapes of random requests, for dynamic dimensions.
-        seconds: roughly how long to measure.
+        seconds: roughly how long all of it may take, loading included. What does not fit is left out.
         precision: "keep" leaves INFERENCE_PRECISION_HINT alone. "any" also tries what the device offers, and takes it
             when outputs deviate from f32 by at most `tolerance` and it is clearly faster.
         tolerance: allowed deviation, relative to the largest magnitude of an output, over the first requests of `data`.
@@ -148,12 +150,14 @@ def tune(
         A `Tuning`.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C ended the search; its `result` is the `Tuning` so far, if there is any.
         ConfigError: an argument is out of range, or the model runs on several devices.
         InputError: `data` does not fit the model, or is missing for dynamic dimensions.
         Other errors are those of `load`.
     """
     from ovengine.engine import default_engine
 
+    began = _measuring.clock()
     _check(p99_ms, seconds, precision, tolerance, config)
     engine = engine or default_engine()
     given = dict(config or {})
@@ -173,30 +177,37 @@ def tune(
 
     with load(Settings()) as model:
         plan = model.plan
-    if len(plan.devices) != 1:
-        raise ConfigError(f"one device is tuned at a time; give one of {', '.join(d.device for d in plan.devices)}")
-    runtime, target = engine.runtime, plan.devices[0].device
-    options = LoadOptions(device=device, hint=Hint.parse(hint), config=given, shapes=shapes, cache_dir=cache_dir)
-    conditions = _profiles.conditions(source, target, runtime, engine.cpu_budget, options)
-    capabilities = runtime.device_property(target, "OPTIMIZATION_CAPABILITIES")
-    space = space_of(
-        plan,
-        cpus=engine.cpu_budget,
-        given=given.keys(),
-        capabilities=capabilities if precision == "any" else (),
-    )
-    requests = _first(data) if data is not None else make_data(plan, 1, data_shape, seed=0)
-    found = Search(
-        ModelLab(load, requests),
-        space,
-        seconds=seconds,
-        p99_ms=p99_ms,
-        tolerance=tolerance,
-        memory_bytes=available_memory_bytes() * MEMORY_SHARE,
-        progress=progress or (lambda share, what: None),
-    ).run()
+        if len(plan.devices) != 1:
+            raise ConfigError(f"one device is tuned at a time; give one of {', '.join(d.device for d in plan.devices)}")
+        runtime, target = engine.runtime, plan.devices[0].device
+        options = LoadOptions(device=device, hint=Hint.parse(hint), config=given, shapes=shapes, cache_dir=cache_dir)
+        conditions = _profiles.conditions(source, target, runtime, engine.cpu_budget, options)
+        capabilities = runtime.device_property(target, "OPTIMIZATION_CAPABILITIES")
+        space = space_of(
+            plan,
+            cpus=engine.cpu_budget,
+            given=given.keys(),
+            capabilities=capabilities if precision == "any" else (),
+        )
+        requests = _first(data) if data is not None else make_data(plan, 1, data_shape, seed=0)
+        search = Search(
+            ModelLab(load, requests, model),
+            space,
+            seconds=seconds,
+            p99_ms=p99_ms,
+            tolerance=tolerance,
+            memory_bytes=available_memory_bytes() * MEMORY_SHARE,
+            progress=progress or (lambda share, what: None),
+            began=began,
+        )
+        try:
+            found = search.run()
+        except Interrupted as interrupted:
+            found = interrupted.result
+            profile = Profile(conditions, found.chosen.settings, sentence(found))
+            raise Interrupted(Tuning(plan.name, profile, found)) from None
     profile = Profile(conditions, found.chosen.settings, sentence(found))
-    if found.meets_limit:
+    if found.decided and found.meets_limit:
         _profiles.keep(profile, Cache(options.cache_directory))
     return Tuning(plan.name, profile, found)
 
@@ -223,6 +234,8 @@ def _first(data: Iterable[Any]) -> Sequence[Inputs]:
 def sentence(found: Found) -> str:
     """What to use, and why."""
     chosen, default, limit = found.chosen, found.default, found.p99_ms
+    if not found.decided:
+        return f"Keep the defaults, which give {default.rate:,.0f} requests/s: there was no time to compare others."
     if not found.meets_limit:
         return f"No setting that was measured keeps p99 within {limit:g} ms under load; relax the limit."
     rate, before = (_median(c, limit) for c in (chosen, default))
