@@ -3,6 +3,7 @@
     ovengine infer -m MODEL -i INPUT... [-o OUT]    run files through a model
     ovengine bench -m MODEL [--compare]             measure throughput and latency
     ovengine tune -m MODEL [--p99 MS]               find the best settings for this machine
+    ovengine info -m MODEL [--no-load]              describe a model and how it would run
     ovengine devices                                list OpenVINO devices
     ovengine plugins                                list plugins and their state
 
@@ -20,7 +21,7 @@ from importlib.metadata import version
 from typing import TextIO
 
 from ovengine import plugins
-from ovengine.cli import _bench, _devices, _infer, _interrupts, _plugins, _streams, _tune
+from ovengine.cli import _bench, _devices, _infer, _info, _interrupts, _plugins, _streams, _tune
 from ovengine.cli._parser import EXIT_STATUS, Parser
 from ovengine.errors import OvengineError
 
@@ -81,7 +82,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"ovengine {version('ovengine')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="ovengine", required=True)
-    for module in (_infer, _bench, _tune, _devices, _plugins):
+    for module in (_infer, _bench, _tune, _info, _devices, _plugins):
         module.add_command(commands, [common])
     plugins.default().cli_commands(commands)
     for command in commands.choices.values():

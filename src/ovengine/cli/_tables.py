@@ -65,4 +65,5 @@ def _wrapped_line(line: str, width: int) -> str:
     indent = max((start for start in starts if start <= width // 2), default=0)
     # Wrapping would run the gaps between columns together, so what comes before the last column stays as it is.
     head, tail = line[:indent], line[indent:]
-    return "\n".join(textwrap.wrap(tail, width, initial_indent=head, subsequent_indent=" " * indent)) or line
+    lines = textwrap.wrap(tail, width, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False)
+    return "\n".join(lines) or line
