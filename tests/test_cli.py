@@ -43,7 +43,7 @@ def test_module_and_script_are_the_same_command() -> None:
     assert subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout == shown.stdout
 
 
-@pytest.mark.parametrize("command", ["infer", "bench", "tune", "devices", "plugins"])
+@pytest.mark.parametrize("command", ["infer", "bench", "tune", "info", "devices", "plugins"])
 def test_every_command_has_help_with_an_example_and_the_exit_statuses(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -147,7 +147,7 @@ def test_options_are_not_abbreviated_and_a_slip_gets_a_hint(
     assert f"(see {expected} --help)" in err
 
 
-@pytest.mark.parametrize("command", ["infer", "bench", "tune", "devices", "plugins"])
+@pytest.mark.parametrize("command", ["infer", "bench", "tune", "info", "devices", "plugins"])
 def test_no_option_is_taken_by_its_beginning(command: str) -> None:
     (commands,) = [action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     parser = commands.choices[command]

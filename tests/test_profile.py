@@ -236,3 +236,10 @@ def test_models_without_a_file_load_as_ever(tiny_mlp: Path) -> None:
     keep(Profile(here(tiny_mlp), Settings((1, 2)), "tuned"))
     with ovengine.load(models.mlp(*models.TINY_MLP)) as model:
         assert not [decision for decision in model.plan.decisions if decision.what == "profile"]
+
+
+def test_shapes_with_bounds_are_conditions_too() -> None:
+    assert _profiles._plain([1, -1, "2..8"]) == [1, -1, "2..8"]
+    assert _profiles._plain("[?,3,1..64]") == [-1, 3, "1..64"]
+    assert _profiles._plain({"x": (4, "?")}) == {"x": [4, -1]}
+    assert _profiles._plain(None) is None

@@ -12,7 +12,8 @@ from typing import Any
 from ovengine import _core
 from ovengine._cache import Cache
 from ovengine._core import Runtime
-from ovengine.config import CORE_PROPERTIES, LoadOptions, Shapes
+from ovengine._shapes import dimensions
+from ovengine.config import CORE_PROPERTIES, LoadOptions, Shape, Shapes
 from ovengine.errors import ConfigError, OvengineError
 from ovengine.plan import DevicePlan
 from ovengine.profile import Conditions, Profile, Settings
@@ -53,10 +54,15 @@ def identity(source: object) -> str:
 
 
 def _plain(shapes: Shapes | None) -> Any:
-    """As JSON gives it back."""
+    """As JSON gives it back: lengths as numbers, -1 for any, bounds as texts."""
+
+    def plain(shape: Shape) -> list[int | str]:
+        lengths = (-1 if dimension == "?" else dimension for dimension in dimensions(shape))
+        return [dimension if ".." in str(dimension) else int(dimension) for dimension in lengths]
+
     if isinstance(shapes, Mapping):
-        return {str(name): [int(dimension) for dimension in shape] for name, shape in shapes.items()}
-    return None if shapes is None else [int(dimension) for dimension in shapes]
+        return {str(name): plain(shape) for name, shape in shapes.items()}
+    return None if shapes is None else plain(shapes)
 
 
 def key(here: Conditions) -> dict[str, str]:
