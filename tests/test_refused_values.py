@@ -149,8 +149,12 @@ def test_one_request_after_the_other(model: ovengine.Model, case: Case) -> None:
 def test_rows_in_bulk(model: ovengine.Model, case: Case) -> None:
     rows = inputs_of(case)
     stacked = [np.concatenate(arrays) for arrays in zip(*rows, strict=True)]
-    with pytest.raises(ovengine.InferenceError, match="refusing"):
+    with pytest.raises(ovengine.InferenceError, match="refusing") as failure:
         model.infer_rows(stacked)
+    assert any(f"failed: row {k}: " in str(failure.value) for k in BAD)
+    only = [array[: BAD[0] + 1] for array in stacked]
+    with pytest.raises(ovengine.InferenceError, match=f"failed: row {BAD[0]}: "):
+        model.infer_rows(only)
     good = [k for k in range(COUNT) if k not in BAD]
     wanted = [answer for answer in right(case) if answer is not None]
     found = model.infer_rows([array[good] for array in stacked])["y"]

@@ -491,7 +491,7 @@ cdef class NativeModel:
             The `Result`, with as many rows as the inputs.
 
         Raises:
-            As `infer` does. One error ends the whole request.
+            As `infer` does. One error ends the whole request, and names a row that is at fault, counted from 0.
         """
         cdef uint32_t rows = 0
         cdef bint single = False

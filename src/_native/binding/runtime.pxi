@@ -8,10 +8,12 @@ _PYBIND11_PLATFORMS = (
 
 
 cdef str _reason(object error):
-    """OpenVINO's message without the source lines that it prefixes."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """OpenVINO's message without the source lines that it prefixes; of a row that is named, too."""
+    text = str(error)
+    row, colon, rest = text.partition(": ") if text.startswith("row ") else ("", "", text)
+    lines = [line.strip() for line in rest.splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
-    return " ".join(told or lines)
+    return row + colon + " ".join(told or lines)
 
 
 class Port:

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -351,7 +352,7 @@ class Lane {
             try {
                 infer_alone(offset(inputs, row), batch.outputs(), row, 1);
             } catch (const std::exception& error) {
-                batch.fail(head, "row " + std::to_string(row - head) + ": " + error.what());
+                batch.fail(head, about_row(row - head, error));
             }
         }
     }
@@ -430,10 +431,29 @@ class Lane {
         for (std::size_t port = 0; port < layout_.outputs.size(); ++port)
             outputs.push_back(job.output(port) + chunk.first * layout_.outputs[port]);
         const bool whole = steps.is_one() && table().sizes()[steps.front()] == chunk.count;
-        if (whole && layout_.input_bytes() * chunk.count >= kBindBytes)
-            rungs_.executor(steps.front()).infer(kForeign, inputs.data(), outputs.data());
-        else
-            infer_alone(inputs.data(), outputs.data(), 0, chunk.count);
+        try {
+            if (whole && layout_.input_bytes() * chunk.count >= kBindBytes)
+                rungs_.executor(steps.front()).infer(kForeign, inputs.data(), outputs.data());
+            else
+                infer_alone(inputs.data(), outputs.data(), 0, chunk.count);
+        } catch (const std::exception& error) {
+            if (job.rows() == 1) throw;
+            if (chunk.count == 1) throw std::runtime_error(about_row(chunk.first, error));
+            rerun_rows(job, chunk, inputs.data(), outputs.data());
+        }
+    }
+
+    // As rerun_singly(): one row at fault ends the job, which names it.
+    void rerun_rows(Job& job, Job::Chunk chunk, std::byte* const* inputs, std::byte* const* outputs) {
+        for (std::uint32_t row = 0; row < chunk.count && !job.stopped(); ++row) try {
+                infer_alone(offset(inputs, row), outputs, row, 1);
+            } catch (const std::exception& error) {
+                throw std::runtime_error(about_row(chunk.first + row, error));
+            }
+    }
+
+    static std::string about_row(std::uint32_t row, const std::exception& error) {
+        return "row " + std::to_string(row) + ": " + error.what();
     }
 
     void record(const Batch& batch, const Work& work, std::int64_t start_ns, std::int64_t end_ns) noexcept {

@@ -107,14 +107,22 @@ TEST("a bulk request does not starve small ones, nor they it") {
     CHECK(last_small < 20);
 }
 
-TEST("a bulk request with a row that fails, fails, once, with the reason") {
+TEST("a bulk request with a row that fails, fails, once, with that row and the reason") {
     Model model({.lanes = 2, .behavior = {.poison = 50.0f}});
     Bulk bulk(model, 100, 1);
     CHECK(Model::wait(bulk.ticket) == Outcome::failed);
-    CHECK(bulk.ticket.job->failure(0).starts_with("the fake device refuses"));
+    CHECK(bulk.ticket.job->failure(0).starts_with("row 49: the fake device refuses"));
     model->release(bulk.ticket);
     Bulk good(model, 40, 1);
     CHECK(model.finish(good.ticket, 1) == Outcome::ok);
+}
+
+TEST("a bulk request is served where its rows fail together and not alone") {
+    Model model({.behavior = {.fail_every = 3}});
+    for (int i = 0; i < 3; ++i) {
+        Bulk bulk(model, 2, 1);
+        CHECK(model.finish(bulk.ticket, 1) == Outcome::ok);
+    }
 }
 
 TEST("a cancelled bulk request ends at once, is quiet soon, and its rest is skipped") {
