@@ -17,7 +17,7 @@ from openvino import opset13 as ops
 import models
 from ovengine import _core
 
-pytest_plugins = ["ovengine.testing", "queues"]
+pytest_plugins = ["ovengine.testing", "queues", "trials"]
 
 
 @pytest.fixture(scope="session", autouse=True)

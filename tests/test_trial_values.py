@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,36 +13,12 @@ from openvino import opset8, opset15
 from openvino import opset13 as ops
 
 import ovengine
-from ovengine import _memory, _proof, _values
-from ovengine._core import Compiled, Port, Runtime
-from support import EXACT, Array, ready
+from ovengine import _memory, _proof
+from ovengine._core import Runtime
+from support import EXACT, Array
+from trials import F32, I32, I64, RNG, f32, gathered, i64, model, table
 
 INF = float("inf")
-RNG = np.random.default_rng(3)
-
-
-def f32(value: Any) -> Any:
-    return ops.constant(np.array(value, np.float32))
-
-
-def i64(value: Any) -> Any:
-    return ops.constant(np.array(value, np.int64))
-
-
-def table(rows: int, width: int = 4) -> Any:
-    return f32(RNG.standard_normal((rows, width)))
-
-
-def model(inputs: dict[str, tuple[Sequence[int], Any]], build: Callable[..., Any]) -> ov.Model:
-    """Of inputs by name, shape and dtype; one output `y`."""
-    parameters = []
-    for name, (shape, dtype) in inputs.items():
-        parameter = ops.parameter(list(shape), dtype, name=name)
-        parameter.output(0).set_names({name})
-        parameters.append(parameter)
-    y = build(*parameters)
-    (y if isinstance(y, ov.Output) else y.output(0)).set_names({"y"})
-    return ov.Model([ops.result(y)], parameters, "m")
 
 
 def ranges(source: ov.Model) -> list[Any]:
@@ -55,12 +31,7 @@ def ranges(source: ov.Model) -> list[Any]:
 
 # -- what the graph says ----------------------------------------------------------------------------------------------
 
-I64, F32, I32 = np.int64, np.float32, np.int32
 Build = Callable[..., Any]
-
-
-def gathered(data: Any, indices: Any, axis: int = 0) -> Any:
-    return ops.gather(data, indices, i64(axis))
 
 
 def positions(ids: Any) -> Any:
@@ -151,57 +122,6 @@ def test_every_operator_of_openvino_has_a_rule() -> None:
 # -- what loading does ------------------------------------------------------------------------------------------------
 
 
-class Recorder:
-    """A compiled model that remembers what it was run on."""
-
-    def __init__(self, compiled: Compiled, seen: list[dict[str, Array]]) -> None:
-        self._compiled = compiled
-        self._seen = seen
-        self.inputs = compiled.inputs
-        self.outputs = compiled.outputs
-
-    def run(self, inputs: Sequence[Array], *, max_seconds: float) -> list[Array]:
-        self._seen.append(by_name(self.inputs, inputs))
-        return self._compiled.run(inputs, max_seconds=max_seconds)
-
-
-def by_name(ports: Sequence[Port], inputs: Sequence[Array]) -> dict[str, Array]:
-    return {port.name: array for port, array in zip(ports, inputs, strict=True)}
-
-
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Array]]:
-    """All that models are run on while they are loaded, by input."""
-    found: list[dict[str, Array]] = []
-    begin, measured = _proof._Trial.__init__, _values.Values.to_measure
-
-    def recorded(self: Any, single: Any, batched: Any, values: Any, precision: str, exact: Any) -> None:
-        wrapped = [one and Recorder(one, found) for one in (single, batched, exact)]
-        begin(self, wrapped[0], wrapped[1], values, precision, wrapped[2])  # type: ignore[arg-type]
-
-    def to_measure(self: _values.Values, ports: Sequence[Port]) -> list[Array]:
-        found.append(by_name(ports, made := measured(self, ports)))
-        return made
-
-    monkeypatch.setattr(_proof._Trial, "__init__", recorded)
-    monkeypatch.setattr(_values.Values, "to_measure", to_measure)
-    return found
-
-
-@pytest.fixture
-def load() -> Iterator[Callable[..., ovengine.Model]]:
-    """`ovengine.load` with a cold cache, in f32, at sizes 1 and 4; all is prepared when it returns."""
-    loaded: list[ovengine.Model] = []
-    with ovengine.Engine(plugins=ovengine.Plugins(entry_points=False, disabled=())) as engine:
-
-        def call(source: Any, **arguments: Any) -> ovengine.Model:
-            arguments = {"config": EXACT, "batch_sizes": [1, 4], "cache_dir": None, **arguments}
-            loaded.append(engine.load(source, **arguments))
-            return ready(loaded[-1])
-
-        yield call
-
-
 class Case(NamedTuple):
     """A model made for one row; its inputs for `rows`; whether an input has only values that the model takes."""
 
@@ -283,14 +203,14 @@ LOADED: dict[str, Case] = {
 
 @pytest.mark.parametrize("name", LOADED)
 def test_models_with_indices_are_batched_and_tried_on_valid_ones_alone(
-    load: Callable[..., ovengine.Model], seen: list[dict[str, Array]], name: str
+    load_cold: Callable[..., ovengine.Model], tried: list[dict[str, Array]], name: str
 ) -> None:
     case = LOADED[name]
     source = model(case.inputs, case.build)
-    loaded = load(source)
+    loaded = load_cold(source)
     assert loaded.plan.ladder == (1, 4), str(loaded.plan)
-    assert len(seen) > 20
-    for inputs in seen:
+    assert len(tried) > 20
+    for inputs in tried:
         for port, (low, high) in case.bounds.items():
             assert ((inputs[port] >= low) & (inputs[port] <= high)).all(), (port, inputs[port])
     run = ov.Core().compile_model(source, "CPU", EXACT)
@@ -300,10 +220,10 @@ def test_models_with_indices_are_batched_and_tried_on_valid_ones_alone(
         np.testing.assert_allclose(future.result()["y"], run(row)["y"], rtol=1e-4, atol=1e-5)
 
 
-def test_padding_at_run_time_is_valid_where_zero_is_not(load: Callable[..., ovengine.Model]) -> None:
+def test_padding_at_run_time_is_valid_where_zero_is_not(load_cold: Callable[..., ovengine.Model]) -> None:
     """Three rows on a size of four: the fourth would have the index -1."""
     source = model({"x": ([1, 5], I64)}, lambda x: gathered(table(30), ops.subtract(x, i64(1))))
-    loaded = load(source)
+    loaded = load_cold(source)
     run = ov.Core().compile_model(source, "CPU", EXACT)
     x = integers(1, 30, 3, 5)
     np.testing.assert_allclose(loaded(x)["y"], np.concatenate([run(row[None])["y"] for row in x]))
@@ -315,10 +235,10 @@ def unknown_place(x: Any) -> Any:
 
 @pytest.mark.parametrize("rows", [1, -1, 3])
 def test_where_no_values_are_known_nothing_is_run_and_the_plan_says_so(
-    load: Callable[..., ovengine.Model], seen: list[dict[str, Array]], rows: int
+    load_cold: Callable[..., ovengine.Model], tried: list[dict[str, Array]], rows: int
 ) -> None:
-    loaded = load(model({"x": ([rows, 4], F32)}, unknown_place))
-    assert not seen
+    loaded = load_cold(model({"x": ([rows, 4], F32)}, unknown_place))
+    assert not tried
     axis = loaded.plan.axis
     assert axis is not None
     assert axis.failed == "input values"
@@ -351,17 +271,19 @@ def loop(batch: int | str) -> bytes:
 
 @pytest.mark.parametrize("batch", [1, 3, "N"])
 def test_a_loop_is_tried_for_a_few_turns_only(
-    load: Callable[..., ovengine.Model], seen: list[dict[str, Array]], batch: int | str
+    load_cold: Callable[..., ovengine.Model], tried: list[dict[str, Array]], batch: int | str
 ) -> None:
-    loaded = load(loop(batch))
-    for inputs in seen:
+    loaded = load_cold(loop(batch))
+    for inputs in tried:
         assert ((inputs["n"] >= 1) & (inputs["n"] <= 4)).all()
     rows = batch if isinstance(batch, int) else 1
     x = np.ones((rows, 4), np.float32)
     np.testing.assert_array_equal(loaded({"x": x, "n": np.array(3)})["y"], 4 * x)
 
 
-def test_a_condition_runs_both_branches(load: Callable[..., ovengine.Model], seen: list[dict[str, Array]]) -> None:
+def test_a_condition_runs_both_branches(
+    load_cold: Callable[..., ovengine.Model], tried: list[dict[str, Array]]
+) -> None:
     """The index that one branch needs is the narrower one."""
     flag, ids = ops.parameter([1], np.bool_, name="flag"), ops.parameter([1, 3], np.int64, name="ids")
     bodies, inner = [], []
@@ -376,8 +298,8 @@ def test_a_condition_runs_both_branches(load: Callable[..., ovengine.Model], see
     y = either.set_output(bodies[0].get_results()[0], bodies[1].get_results()[0])
     source = ov.Model([ops.result(y)], [flag, ids], "either")
     assert ranges(source) == ["free", (0, 6)]
-    load(source)
-    assert all(inputs["ids"].max() <= 6 for inputs in seen)
+    load_cold(source)
+    assert all(inputs["ids"].max() <= 6 for inputs in tried)
 
 
 def test_a_node_that_no_output_depends_on_is_left_out() -> None:
@@ -416,10 +338,10 @@ def test_an_inference_that_takes_too_long_is_given_up() -> None:
 
 
 def test_a_proof_that_takes_too_long_ends_and_the_model_serves(
-    load: Callable[..., ovengine.Model], monkeypatch: pytest.MonkeyPatch
+    load_cold: Callable[..., ovengine.Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_proof, "MOST_SECONDS", 0)
-    loaded = load(slow())
+    loaded = load_cold(slow())
     assert loaded.plan.ladder == (1,)
     assert "check 'trial run' failed: " in str(loaded.plan)
     assert "all trial runs together take longer than 0 s" in str(loaded.plan)
@@ -428,11 +350,11 @@ def test_a_proof_that_takes_too_long_ends_and_the_model_serves(
 
 @pytest.mark.parametrize("rows", [1, -1])
 def test_what_there_is_no_memory_for_is_not_tried(
-    load: Callable[..., ovengine.Model], seen: list[dict[str, Array]], monkeypatch: pytest.MonkeyPatch, rows: int
+    load_cold: Callable[..., ovengine.Model], tried: list[dict[str, Array]], monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     monkeypatch.setattr(_memory, "available_memory_bytes", lambda: 100_000)
-    loaded = load(model({"x": ([rows, 64], F32)}, lambda x: ops.matmul(x, table(64, 4096), False, False)))
-    assert all(len(inputs["x"]) == 1 for inputs in seen)
+    loaded = load_cold(model({"x": ([rows, 64], F32)}, lambda x: ops.matmul(x, table(64, 4096), False, False)))
+    assert all(len(inputs["x"]) == 1 for inputs in tried)
     assert loaded.plan.ladder == (1,)
     assert "a trial run would take" in str(loaded.plan)
     assert loaded(np.ones((1, 64), np.float32))["y"].shape == (1, 4096)

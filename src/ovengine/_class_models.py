@@ -91,7 +91,9 @@ def _padded_inside(
     except ModelError as error:
         raise ConfigError(f"{shows}; nor can it be masked inside the model: {error}") from None
     options = planner.options
-    found = Compiler(planner.runtime, inside, compiler.devices, options.config, axis, options.memory_limit)
+    found = Compiler(
+        planner.runtime, inside, compiler.devices, options.config, axis, options.memory_limit, planner.samples
+    )
     with compiler.in_f32(None) as alone, found.in_f32(None) as masked:
         _buckets.prove_inside(bucketing, graph, alone, masked)
     planner.make_room(found, None, 1)

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from ovengine import _costs
 from ovengine._batch_axis import with_batch
 from ovengine._cache import Cache
-from ovengine._core import Compiled, Graph, Runtime, openvino_version
+from ovengine._core import Compiled, Graph, Port, Runtime, openvino_version
 from ovengine._costs import CostTable
 from ovengine._memory import Ledger, NoRoom, check_trial, with_shared_lanes
+from ovengine._samples import NOTHING_KNOWN, SampledValues, Samples
 from ovengine._values import UnknownValues, Values
 from ovengine.config import CORE_PROPERTIES
 from ovengine.errors import ModelError, PropertyError
@@ -56,8 +57,10 @@ class Compiler:
         config: Mapping[str, Any],
         axis: BatchAxis | None = None,
         memory_limit: int | None = None,
+        samples: Samples | None = None,
     ) -> None:
         self.devices = tuple(devices)
+        self.samples = samples
         self._runtime = runtime
         self._model = model
         self._config = config
@@ -77,7 +80,7 @@ class Compiler:
         serves there, too.
         """
         self.keep_only([1])
-        other = Compiler(self._runtime, self._model, self.devices, self._config, axis)
+        other = Compiler(self._runtime, self._model, self.devices, self._config, axis, samples=self.samples)
         other._compiled, other.ledger, other.between_steps = self._compiled, self.ledger, self.between_steps
         return other
 
@@ -204,13 +207,36 @@ class Compiler:
         seconds[rows] = min(sum(found) / len(found), seconds.get(rows, math.inf))
         return seconds[rows]
 
-    def values(self, *sizes: int | None, length: int | None = None) -> Values:
-        """Inputs for trial runs at each of these batch sizes, with so many elements where a dimension is dynamic.
+    def values(self, *sizes: int | None) -> Values:
+        """Inputs for trial runs at each of these batch sizes: the caller's samples, or made up.
 
-        Raises UnknownValues for a blob.
+        Raises UnknownValues for a blob without samples.
         """
+        if self.samples is None:
+            return self.made_up(*sizes)
+        ports = self._ports(sizes[0])
+        made_up = Values([NOTHING_KNOWN] * len(ports)) if isinstance(self._model, Blob) else self.made_up(*sizes)
+        axes = None if sizes[0] is None or self._axis is None else self._axis.inputs
+        groups = self.samples.groups(ports, axes)
+        return SampledValues(made_up, groups, len(ports)) if groups else made_up
+
+    def check_samples(self, axis: BatchAxis) -> None:
+        """Raise ConfigError where a request of such a model could not be like the samples."""
+        if self.samples is None:
+            return
+        if axis.batchable or axis.mode == "rows":
+            ports = self._ports(1)
+            self.samples.check(ports, axis.inputs or [0] * len(ports))
+        elif axis.mode == "dynamic":  # samples of a whole batch may be for rows, which then were refused
+            self.samples.check(self._ports(None), None)
+
+    def _ports(self, rows: int | None) -> tuple[Port, ...]:
+        return self.compiled(None).inputs if isinstance(self._model, Blob) else self._graph(rows).inputs
+
+    def made_up(self, *sizes: int | None, length: int | None = None) -> Values:
+        """The same without samples; dimensions that are dynamic have that length. Raises UnknownValues for a blob."""
         if isinstance(self._model, Blob):
-            raise UnknownValues("nobody can look into a blob, to see which values it takes")
+            raise UnknownValues("nobody can look into a blob, to see which values it takes; give samples")
         if (sizes, length) not in self._values:
             graphs = [self._graph(rows) for rows in sizes]
             self._values[sizes, length] = Values.of(*(_with_length(graph, length) for graph in graphs))
@@ -236,11 +262,13 @@ class Compiler:
             yield compiled
 
     @contextlib.contextmanager
-    def as_default(self, rows: int | None, device: int = 0) -> Iterator[Compiled]:
-        """In OpenVINO's default configuration, but for the caller's properties. Not kept."""
+    def as_default(self, rows: int | None, device: int = 0, precision: str | None = None) -> Iterator[Compiled]:
+        """In OpenVINO's default configuration, but for the caller's properties and another precision. Not kept."""
         self.between_steps()
         plan = self.devices[device]
         properties = {name: value for name, value in plan.properties.items() if name not in THREADING}
+        if precision is not None and self._runtime.supported_properties(plan.device).get(PRECISION):
+            properties[PRECISION] = precision
         with self._for_trial(("default", rows), rows, plan.device, properties) as compiled:
             yield compiled
 
@@ -260,7 +288,7 @@ class Compiler:
         """For other lanes; what is compiled for these is let go of."""
         self._compiled.clear()
         limit = self.ledger.limit
-        other = Compiler(self._runtime, self._model, devices, self._config, self._axis, limit)
+        other = Compiler(self._runtime, self._model, devices, self._config, self._axis, limit, self.samples)
         other.between_steps = self.between_steps
         return other
 

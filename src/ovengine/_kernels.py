@@ -62,7 +62,7 @@ def choose(compiler: Compiler, rows: int | None, mode: Verify, cache: Cache) -> 
 def _first_that_agrees(compiler: Compiler, rows: int | None) -> tuple[str, str]:
     """The configuration, and why none before it."""
     devices = range(len(compiler.devices))
-    values = compiler.values(rows, length=LENGTH)
+    values = compiler.made_up(rows, length=LENGTH)
     values.check()
     wanted = []
     for device in devices:

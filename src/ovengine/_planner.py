@@ -19,17 +19,18 @@ from ovengine import _batch_axis, _costs, _element_types, _kernels, _memory, _pr
 from ovengine._cache import Cache
 from ovengine._class_models import start_classes
 from ovengine._compiler import Compiler, Lanes
-from ovengine._core import CpuBudget, Graph, Port, Runtime
+from ovengine._core import CpuBudget, Graph, Runtime
 from ovengine._memory import NoRoom
 from ovengine._plugin_calls import PluginCalls
 from ovengine._proof import TRIAL_RUN
 from ovengine._row_classes import has_classes
+from ovengine._samples import Samples
 from ovengine._verify import verify_ladder, verify_model
 from ovengine.config import LoadOptions, check_properties
 from ovengine.errors import ConfigError, EngineClosed, InferenceError, ModelError
 from ovengine.hookspecs import BatchContext, Batcher, Blob, DeviceContext, DeviceSelector, SchedulerPolicy
 from ovengine.model import Model
-from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Mode, Plan, TensorInfo, format_bytes
+from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Plan, format_bytes, tensor_infos
 from ovengine.plugins import Plugins
 from ovengine.profile import Profile
 
@@ -67,11 +68,19 @@ class Planner:
         self.turn = turn
         self.cache = Cache(options.cache_directory)
         self.decisions = [Decision(*note) for note in options.notes]
+        self.samples: Samples | None = None
 
     def anew(self, memory_limit: int | None) -> Planner:
         """For one more model with the same options but for the limit; nothing is decided yet."""
         options = replace(self.options, memory_limit=memory_limit)
-        return Planner(self.plugins, self.runtime, self.available_devices, self.budget, options, self.turn)
+        other = Planner(self.plugins, self.runtime, self.available_devices, self.budget, options, self.turn)
+        other.samples = self.samples
+        return other
+
+    def compiler(self, model: Graph | Blob, devices: Sequence[DevicePlan], axis: BatchAxis | None = None) -> Compiler:
+        """What compiles it as the caller wants."""
+        limit = self.options.memory_limit
+        return Compiler(self.runtime, model, devices, self.options.config, axis, limit, self.samples)
 
     def load(
         self,
@@ -94,6 +103,7 @@ class Planner:
         loaded, how = self.calls.read(source, loader)
         self.decisions.append(how)
         model = loaded if isinstance(loaded, Blob) else self.reshape(self.own_constants(loaded))
+        self.samples = None if isinstance(model, Blob) else Samples.read(self.options.samples, model.inputs)
         devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
         if profile is None and use_kept and not isinstance(model, Blob):
             profile = self.kept_profile(source, devices)
@@ -102,13 +112,15 @@ class Planner:
             sizes = self.plugins.get("batcher", self.options.batcher or batcher)
             devices = self.select_devices(selector, None if isinstance(model, Blob) else model)
         if isinstance(model, Blob):
-            compiler = Compiler(self.runtime, model, devices, self.options.config, None, self.options.memory_limit)
+            compiler = self.compiler(model, devices)
             self.make_room(compiler, None, 1)
             compiled = compiler.compiled(None)
+            compiler.samples = Samples.read(self.options.samples, compiled.inputs)
             ports = compiled.inputs, compiled.outputs
             axis = _element_types.examine(*ports) or _batch_axis.examine_ports(*ports, compiled.has_state)
         else:
             compiler, axis = self.examine(model, devices)
+        compiler.check_samples(axis)
         choices = Choices(sizes, policy, name or default_name(source, model))
         if not isinstance(model, Blob) and axis.mode == "dynamic" and not axis.batchable and has_classes(model):
             return start_classes(self, compiler, axis, choices, model)
@@ -206,7 +218,7 @@ class Planner:
         not_numbers = _element_types.examine(graph.inputs, graph.outputs)
         refused: tuple[Compiler, BatchAxis] | None = None
         for axis in [not_numbers] if not_numbers else _batch_axis.candidates(graph):
-            compiler = Compiler(self.runtime, graph, devices, self.options.config, axis, self.options.memory_limit)
+            compiler = self.compiler(graph, devices, axis)
             compiler.between_steps = between_steps or compiler.between_steps
             if axis.batchable:
                 self.make_room(compiler, 1, _memory.USUAL_SIZES)
@@ -457,8 +469,9 @@ class Planner:
         as_it_is = axis.mode != "rows" or compiler.is_blob
         made = (None,) if as_it_is else batch.ladder
         compiled_bytes = {rows or 1: compiler.ledger.expected(rows) for rows in made}
-        inputs = _tensors(example.inputs, axis.mode, axis.inputs)
-        outputs = _tensors(example.outputs, axis.mode, axis.outputs)
+        _shapes.check_ranks((*example.inputs, *example.outputs))
+        inputs = tensor_infos(example.inputs, axis.mode, axis.inputs)
+        outputs = tensor_infos(example.outputs, axis.mode, axis.outputs)
         return Plan(
             name=choices.name,
             inputs=inputs,
@@ -485,12 +498,3 @@ def default_name(source: object, model: Graph | Blob) -> str:
     if isinstance(source, (str, os.PathLike)):
         return Path(source).stem or "model"
     return (model.name if isinstance(model, Graph) else "") or "model"
-
-
-def _tensors(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:
-    """Of compiled models, whose batch axis is the first one in mode `rows`."""
-    _shapes.check_ranks(ports)
-    if mode != "rows":
-        return tuple(TensorInfo.of(port, i) for i, port in enumerate(ports))
-    known = zip(ports, axes or [0] * len(ports), strict=True)
-    return tuple(TensorInfo.of(port, i, axis) for i, (port, axis) in enumerate(known))

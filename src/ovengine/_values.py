@@ -82,7 +82,7 @@ class Values:
         """Why nothing can be made up, in one line; None where it can."""
         for name, one in zip(self._names, self._inputs, strict=False):
             if one.unknown:
-                return f"no valid values of input {name!r} are known: {one.unknown} relies on them"
+                return f"no valid values of input {name!r} are known: {one.unknown} relies on them; give samples"
         return None
 
     def check(self) -> None:

@@ -103,6 +103,8 @@ def _kept(
     key = None if cache.directory is None or (known := compiler.identity(device)) is None else {**known, **what}
     if key is not None:
         key["checks"] = _proof.VERSION
+        if compiler.samples is not None:
+            key["samples"] = compiler.samples.digest
         if mode == "cached" and (found := cache.load(KIND, key, _parse)) is not None:
             return found
     try:

@@ -111,6 +111,7 @@ class LoadOptions:
     buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int] | None = None
     cache_dir: str | os.PathLike[str] | None = "auto"
     verify: Verify = "cached"
+    samples: Any = None
     memory_limit: int | None = None
     num_requests: int | None = field(default=None, init=False)
     notes: tuple[tuple[str, str, str], ...] = field(default=(), init=False)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ovengine._buckets import Buckets
-from ovengine._core import CpuBudget, Runtime
+from ovengine._core import CpuBudget, Inputs, Runtime
 from ovengine._planner import Planner
 from ovengine._preparation import Preparation
 from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus, check_integer, parse_bytes
@@ -131,6 +131,7 @@ class Engine:
         buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int] | None = None,
         cache_dir: str | os.PathLike[str] | None = "auto",
         verify: Verify = "cached",
+        samples: Inputs | Iterable[Inputs] | None = None,
         memory_limit: int | str | None = None,
         name: str | None = None,
     ) -> Model:
@@ -150,6 +151,7 @@ class Engine:
             buckets=buckets,
             cache_dir=cache_dir,
             verify=verify,
+            samples=samples,
             memory_limit=parse_bytes("memory_limit", memory_limit),
         )
         use_kept = profile is None
@@ -301,6 +303,7 @@ def load(
     buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int] | None = None,
     cache_dir: str | os.PathLike[str] | None = "auto",
     verify: Verify = "cached",
+    samples: Inputs | Iterable[Inputs] | None = None,
     memory_limit: int | str | None = None,
     name: str | None = None,
 ) -> Model:
@@ -343,6 +346,12 @@ def load(
             `ovengine` in the user's cache folder; None keeps nothing.
         verify: when to prove by trial runs that rows may share an inference. "cached": once for each model, device and
             OpenVINO release; "always": at each load; "off": never, trust the shapes.
+        samples: a list of typical requests, each as `submit` takes it; a single request may be given alone, if it is a
+            mapping or an array. Trial runs and measurements then use rows of the first 256 requests, in any order and
+            combination. Rows should differ, so that their results do. Without samples, values are made up. A model
+            whose graph does not tell which values are valid (it looks up a computed index, for example) is not tried
+            then: it runs without batching, and the plan says so. Shared inputs of the samples are kept together with
+            their rows.
         memory_limit: bytes, or a text such as "512MB" or "2GiB", that the compiled models may hold together. Lanes
             share compiled models and batch sizes are left out to keep it; the plan says which. The model itself and
             rows in flight are not counted. None: no limit, but the batcher plans for a quarter of the free memory.
@@ -379,6 +388,7 @@ def load(
         buckets=buckets,
         cache_dir=cache_dir,
         verify=verify,
+        samples=samples,
         memory_limit=memory_limit,
         name=name,
     )

@@ -92,6 +92,14 @@ class TensorInfo:
         return f"{self.name} {kind}[{dims}]"
 
 
+def tensor_infos(ports: Sequence[Port], mode: Mode, axes: Sequence[int | None]) -> tuple[TensorInfo, ...]:
+    """Of compiled models, whose batch axis is the first one in mode `rows`."""
+    if mode != "rows":
+        return tuple(TensorInfo.of(port, i) for i, port in enumerate(ports))
+    known = zip(ports, axes or [0] * len(ports), strict=True)
+    return tuple(TensorInfo.of(port, i, axis) for i, (port, axis) in enumerate(known))
+
+
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
     """The lanes of one device.

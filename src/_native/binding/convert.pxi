@@ -124,6 +124,19 @@ cdef list _in_order(object inputs, tuple specs):
     return [inputs]
 
 
+def request_arrays(inputs, ports):
+    """Return copies of a request's arrays in the order of `ports`, cast to their dtypes. Raises InputError, but not
+    for their shapes.
+    """
+    cdef PortSpec spec
+    specs = tuple([PortSpec(p.name, p.names, p.shape or (), p.dtype, p.element_type, (), DYNAMIC) for p in ports])
+    arrays = []
+    for value, spec in zip(_in_order(inputs, specs), specs):
+        array = _to_array(value, spec)
+        arrays.append(np.array(array, spec.dtype) if spec.kind == NUMBER else array.copy())
+    return arrays
+
+
 cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* single):
     """Arrays in the model's order, of the right shapes and castable; how many rows, and whether it is one sample."""
     cdef PortSpec spec
