@@ -82,6 +82,11 @@ cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
         cbool is_free, fears_nan
         string unknown
 
+    cdef cppclass NativeRowProof "ovengine::RowProof":
+        vector[optional[int64_t]] inputs, outputs
+        cbool is_refuted
+        string unproven
+
     cdef cppclass NativeGraph "ovengine::Graph":
         const string& name()
         const vector[NativePort]& inputs()
@@ -100,6 +105,7 @@ cdef extern from "device/openvino_executor.hpp" namespace "ovengine" nogil:
                                             const vector[optional[int64_t]]& outputs) except +
         shared_ptr[NativeGraph] padded_inside(size_t input, int64_t axis, const vector[int64_t]& lengths) except +
         vector[NativeInputValues] input_values() except +
+        NativeRowProof prove_rows(const vector[vector[optional[int64_t]]]& choices) except +
 
     cdef cppclass NativeRuntime "ovengine::Runtime":
         NativeRuntime() except +

@@ -210,6 +210,26 @@ cdef class Graph:
             found = self.native.get().input_values()
         return tuple([(one.low, one.high, one.is_free, one.fears_nan, one.unknown.decode()) for one in found])
 
+    def prove_rows(self, choices):
+        """Find axes along which the operators of the graph keep rows apart.
+
+        `choices` has for each input the axes to try, the most plausible first; None: all rows share the input. Return
+        `(inputs, outputs, refuted, unproven)`: the axis of each input and output, or None; whether an operator mixes
+        rows whatever the axes are; and the first operator that is not known to keep rows apart, or an empty string.
+        If that is empty, rows are independent.
+        """
+        cdef vector[vector[optional[int64_t]]] native_choices
+        cdef NativeRowProof found
+        for axes in choices:
+            native_choices.push_back(_axes(axes))
+        with nogil:
+            found = self.native.get().prove_rows(native_choices)
+        return _axes_of(found.inputs), _axes_of(found.outputs), found.is_refuted, found.unproven.decode()
+
+
+cdef tuple _axes_of(vector[optional[int64_t]]& axes):
+    return tuple([axis.value() if axis.has_value() else None for axis in axes])
+
 
 cdef vector[optional[int64_t]] _axes(object axes) except *:
     cdef vector[optional[int64_t]] result

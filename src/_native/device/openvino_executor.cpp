@@ -14,6 +14,7 @@
 #include "device/openvino_padding.hpp"
 #include "device/openvino_refusals.hpp"
 #include "device/openvino_requests.hpp"
+#include "device/openvino_rows.hpp"
 #include "device/openvino_values.hpp"
 
 namespace ovengine {
@@ -162,6 +163,10 @@ std::shared_ptr<Graph> Graph::padded_inside(std::size_t input, std::int64_t axis
         std::make_shared<const Impl>(ovengine::padded_inside(*impl_->model, input, axis, lengths)));
 }
 std::vector<InputValues> Graph::input_values() const { return ovengine::input_values(*impl_->model); }
+
+RowProof Graph::prove_rows(const std::vector<std::vector<Axis>>& choices) const {
+    return ovengine::prove_rows(*impl_->model, choices);
+}
 
 struct Runtime::Impl {
     ov::Core core;

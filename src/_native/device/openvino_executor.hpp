@@ -25,6 +25,13 @@ struct InputValues {
     std::string unknown;  // what takes values that it is not known how to make up; empty where nothing does
 };
 
+// Whether rows along these axes are independent.
+struct RowProof {
+    std::vector<Axis> inputs, outputs;  // the axes of rows; none where all share a tensor, or it is not known
+    bool is_refuted;                    // an operator mixes rows along these axes and along all others
+    std::string unproven;               // the first operator whose rule does not hold, or that has none; empty: proved
+};
+
 // A model before compilation; immutable. Wraps a shared ov::Model.
 class Graph {
   public:
@@ -55,6 +62,8 @@ class Graph {
                                          const std::vector<std::int64_t>& lengths) const;
     // See openvino_values.hpp.
     std::vector<InputValues> input_values() const;
+    // See openvino_rows.hpp.
+    RowProof prove_rows(const std::vector<std::vector<Axis>>& choices) const;
     const Impl& impl() const { return *impl_; }
 
   private:
