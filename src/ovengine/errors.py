@@ -20,6 +20,7 @@ without knowing ovengine.
     ├── Superseded              concurrent.futures.CancelledError   a newer request has taken its place
     ├── Cancelled               concurrent.futures.CancelledError
     ├── InferenceError          RuntimeError        `infer()` failed on the rows of this request
+    │   └── OutOfMemory         MemoryError         there was no memory for its batch
     ├── LeaseLost               RuntimeError        the batch went on without this lease
     ├── EngineClosed            RuntimeError        the model, engine or session is closed
     └── ForkedError             RuntimeError        used in a child of the process that loaded it
@@ -45,6 +46,7 @@ __all__ = [
     "LeaseLost",
     "ModelError",
     "ModelNotFoundError",
+    "OutOfMemory",
     "OvengineError",
     "PluginError",
     "PluginWarning",
@@ -125,6 +127,10 @@ class Cancelled(OvengineError, concurrent.futures.CancelledError):
 
 class InferenceError(OvengineError, RuntimeError):
     """`infer()` failed on the rows of this request; rows of other requests are not concerned."""
+
+
+class OutOfMemory(InferenceError, MemoryError):
+    """There was no memory for the batch of this request, which was not run. Later ones run as soon as there is."""
 
 
 class LeaseLost(OvengineError, RuntimeError):

@@ -6,7 +6,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "batch/completion.hpp"
@@ -99,16 +101,17 @@ class Batch final : public Completion {
     std::string failure(std::uint32_t first) const override {
         const std::lock_guard lock(failure_mutex_);
         const auto found = failures_.find(first);
-        return found == failures_.end() ? std::string{} : found->second;
+        if (found != failures_.end()) return found->second;
+        return state(first) == RowState::failed ? "no memory was left to say why" : "";
     }
 
     // (lane) The request that starts at `first` failed. Before complete().
-    void fail(std::uint32_t first, std::string reason) {
-        {
-            const std::lock_guard lock(failure_mutex_);
-            failures_[first] = std::move(reason);
-        }
-        transition(first, RowState::live, RowState::failed);
+    void fail(std::uint32_t first, std::string_view reason) noexcept {
+        end_failed(first, [&] { return std::string(reason); });
+    }
+    // The same, at its row number `row`.
+    void fail(std::uint32_t first, std::uint32_t row, std::string_view reason) noexcept {
+        end_failed(first, [&] { return ("row " + std::to_string(row) + ": ").append(reason); });
     }
 
     // (lane) Everything is decided: wakes whoever waits. The batch stays the lane's until settle().
@@ -133,9 +136,21 @@ class Batch final : public Completion {
     void set_opened_ns(std::int64_t now) noexcept { opened_ns_.store(now, std::memory_order_relaxed); }
 
     Batch* next_free = nullptr;
+    std::size_t index = 0;  // among all that its dispatcher has
 
   private:
     static constexpr std::uint32_t kCompleted = 1u << 31;
+
+    template <class Text>
+    void end_failed(std::uint32_t first, Text text) noexcept {
+        try {
+            std::string why = text();
+            const std::lock_guard lock(failure_mutex_);
+            failures_[first] = std::move(why);
+        } catch (const std::bad_alloc&) {
+        }
+        transition(first, RowState::live, RowState::failed);
+    }
 
     void recycle() noexcept override { home_.give(this); }
 

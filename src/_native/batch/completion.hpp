@@ -9,8 +9,18 @@
 
 namespace ovengine {
 
-// How a request ended, or has not yet.
-enum class Outcome : std::uint8_t { pending, ok, cancelled, failed, closed, lease_lost, expired, superseded };
+// How a request ended, or has not yet. no_memory: there was none for its batch.
+enum class Outcome : std::uint8_t {
+    pending,
+    ok,
+    cancelled,
+    failed,
+    closed,
+    lease_lost,
+    expired,
+    superseded,
+    no_memory
+};
 
 // Reference-counted outcome of a batch or a job.
 //

@@ -21,11 +21,18 @@ class FreeList {
 
     // Null when nothing was given back since.
     T* take() noexcept {
-        if (own_ == nullptr) own_ = shared_.exchange(nullptr, std::memory_order_acquire);  // pairs with give()
+        if (own_ == nullptr) {
+            own_ = shared_.exchange(nullptr, std::memory_order_acquire);  // pairs with give()
+            for (const T* item = own_; item != nullptr; item = item->next_free) ++own_count_;
+        }
         T* const item = own_;
-        if (item != nullptr) own_ = item->next_free;
+        if (item == nullptr) return nullptr;
+        own_ = item->next_free;
+        --own_count_;
         return item;
     }
+    // The taker's: how many there are besides those that were given back since it last found none.
+    std::size_t own_count() const noexcept { return own_count_; }
 
     // How many are here. Only while nobody gives or takes.
     std::size_t count_at_rest() const noexcept {
@@ -38,6 +45,7 @@ class FreeList {
   private:
     std::atomic<T*> shared_{nullptr};
     T* own_ = nullptr;
+    std::size_t own_count_ = 0;
 };
 
 }  // namespace ovengine

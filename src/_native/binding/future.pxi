@@ -87,7 +87,9 @@ cdef class Future:
 
     cdef Result _take_result(self):
         cdef Ticket ticket
+        cdef Result result
         if self._result is None:
+            result = Result.__new__(Result)
             ticket = self._ticket
             if self._waiters != 0:
                 # Another thread still waits on this ticket: it stays, and the result gets references of its own.
@@ -99,9 +101,9 @@ cdef class Future:
                 self._kept = None
                 self._ticket = Ticket()
                 self._model.core.get().drop_request(ticket)
-            self._result = _make_result(self._model._results, ticket, self._rows, self._single)
-            self._result._buckets = self._buckets
-            self._result._length = self._length
+            self._result = _hand_over_to_result(ticket, result, self._model._results, self._rows, self._single)
+            result._buckets = self._buckets
+            result._length = self._length
         return self._result
 
     cdef object _error(self, Outcome outcome):
@@ -120,6 +122,11 @@ cdef class Future:
             return errors.DeadlineExceeded(
                 f"the deadline passed before model {self._model.name!r} could run the request, which was dropped; "
                 "allow more time, or submit less at a time"
+            )
+        if outcome == Outcome.no_memory:
+            return errors.OutOfMemory(
+                f"there was no memory for a batch of model {self._model.name!r}; the request was not run. "
+                "Let go of results, or give load() a smaller max_batch_size"
             )
         if outcome == Outcome.superseded:
             return errors.Superseded("a newer request of the group, with latest_only, took the place of this one")
@@ -141,6 +148,7 @@ cdef class Future:
             Superseded: a newer request of its group, with `latest_only`, took its place.
             DeadlineExceeded: the deadline passed before the request could run.
             InferenceError: OpenVINO failed on this request's inputs; the text has its reason.
+            OutOfMemory: there was no memory for the batch of the request.
             LeaseLost: the batch ran without the lease that this request came from.
             EngineClosed: the model or the session was closed before the request ran.
             ForkedError: the request belongs to the parent process.
@@ -284,7 +292,7 @@ cdef class Future:
         state = {
             Outcome.pending: "pending", Outcome.ok: "done", Outcome.cancelled: "cancelled",
             Outcome.failed: "failed", Outcome.closed: "closed", Outcome.lease_lost: "lease lost",
-            Outcome.expired: "expired", Outcome.superseded: "superseded",
+            Outcome.expired: "expired", Outcome.superseded: "superseded", Outcome.no_memory: "out of memory",
         }[self._outcome()]
         return f"<Future {state} of model {self._model.name!r}, {self._rows} rows>"
 
@@ -362,9 +370,8 @@ class _OnLoop(_InContext):
             _logger.debug("the loop of the done callback %r is closed", self.fn)
 
 
-cdef inline Future _make_future(NativeModel model, Ticket& ticket, bint single):
-    """Takes over the ticket's references."""
-    cdef Future future = Future.__new__(Future)
+cdef inline Future _hand_over(Ticket& ticket, Future future, NativeModel model, bint single):
+    """To a future that was made before the request, so that no request is left without one when memory is short."""
     future._model = model
     future._ticket = ticket
     future._rows = ticket.rows

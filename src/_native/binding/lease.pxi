@@ -109,6 +109,7 @@ cdef class Lease:
         if model.core.get().forked() or model._closed:
             self.release()
             raise _closed_error(model)
+        future = Future.__new__(Future)
         kept = self._kept
         ticket = self._end()
         try:
@@ -125,9 +126,8 @@ cdef class Lease:
             )
         if admission == Admission.full:
             raise _queue_full(model)
-        future = _make_future(model, ticket, False)
         future._kept = kept
-        return future
+        return _hand_over(ticket, future, model, False)
 
     def release(self):
         """Give the rows back unused. Does nothing when the lease is over."""

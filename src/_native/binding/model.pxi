@@ -203,14 +203,28 @@ cdef class NativeModel:
             raise
         return 0
 
+    cdef list _share(self, Ticket& ticket, object inputs, list arrays):
+        """Instead of _fill, for a request in the ring: its input stays where it is. The arrays to be kept for it."""
+        cdef vector[byte*] pointers
+        try:
+            kept = [
+                _contiguous(array, spec, ticket.rows)
+                for array, spec in zip([inputs] if arrays is None else arrays, self._inputs)
+            ]
+            for array in kept:
+                pointers.push_back(<byte*>cnp.PyArray_DATA(<cnp.ndarray>array))
+            ModelCore.share(ticket, pointers)
+        except BaseException:
+            self.core.get().abandon(ticket)
+            raise
+        return kept
+
     cdef Future _submit(self, object inputs, Terms& terms, bint share_inputs, bint may_wait, object group=None):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
         cdef list arrays = None
         cdef list kept = None
-        cdef vector[byte*] shared
-        cdef cnp.ndarray array
         cdef Future future
         cdef NativeModel child
         cdef Terms own
@@ -237,14 +251,10 @@ cdef class NativeModel:
             terms.key = _key(self, arrays)
         if share_inputs and self._is_large(rows, terms):
             return self._submit_large([inputs] if arrays is None else arrays, rows, single, may_wait, Deadline(), None)
+        future = Future.__new__(Future)
         self._begin(rows, ticket, terms, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
-            if arrays is None:
-                arrays = [inputs]
-            kept = [_contiguous(array, spec, rows) for array, spec in zip(arrays, self._inputs)]
-            for array in kept:
-                shared.push_back(<byte*>cnp.PyArray_DATA(array))
-            ModelCore.share(ticket, shared)
+            kept = self._share(ticket, inputs, arrays)
         else:
             self._fill(ticket, inputs, arrays)
         while self.core.get().publish(ticket) == Admission.full:
@@ -252,9 +262,8 @@ cdef class NativeModel:
             self._begin(rows, ticket, terms, may_wait, Deadline(), None)
             kept = None
             self._fill(ticket, inputs, arrays)
-        future = _make_future(self, ticket, single)
         future._kept = kept
-        return future
+        return _hand_over(ticket, future, self, single)
 
     cdef Future _submit_job(self, list arrays, uint32_t rows, bint single, const Terms& terms, bint copy,
                             bint may_wait, Deadline deadline, object timeout, int* lane=NULL):
@@ -263,8 +272,7 @@ cdef class NativeModel:
         cdef vector[ShapedInput] shaped
         cdef Ticket ticket
         cdef Admission admission
-        cdef Future future
-        cdef cnp.ndarray array
+        cdef Future future = Future.__new__(Future)
         kept = _kept_arrays(arrays, self._inputs, rows, copy)
         if self._mode == DYNAMIC:
             shaped = _shaped_inputs(kept, arrays, self._inputs)
@@ -282,9 +290,8 @@ cdef class NativeModel:
                 self.core.get().return_lane(lane[0])
                 lane[0] = -1
             self._wait_for_room(admission, terms, may_wait, deadline, timeout)
-        future = _make_future(self, ticket, single)
         future._kept = kept
-        return future
+        return _hand_over(ticket, future, self, single)
 
     def submit(self, inputs, *, bint share_inputs=False, priority=None, deadline=None, group=None,
                bint latest_only=False):
@@ -383,6 +390,7 @@ cdef class NativeModel:
         cdef int lane
         cdef NativeModel child
         cdef Terms own
+        cdef Future future
         cdef Result result
         cdef int64_t length
         cdef Deadline deadline = _deadline(timeout)
@@ -411,6 +419,7 @@ cdef class NativeModel:
         lane = self.core.get().try_borrow_lane() if self._may_run(timeout) else -1
         if lane >= 0:
             try:
+                result = Result.__new__(Result)
                 self._begin(rows, ticket, terms, False, deadline, timeout)
                 self._fill(ticket, inputs, arrays)
             except BaseException:
@@ -421,15 +430,21 @@ cdef class NativeModel:
                     self.core.get().run_borrowed(lane)
                 if ModelCore.outcome(ticket) == Outcome.ok:
                     self.core.get().drop_request(ticket)
-                    return _make_result(self._results, ticket, rows, single)
-                return self._finish(_make_future(self, ticket, single), deadline, timeout)
+                    return _hand_over_to_result(ticket, result, self._results, rows, single)
+                try:
+                    future = Future.__new__(Future)
+                except BaseException:
+                    self.core.get().release(ticket)
+                    raise
+                return self._finish(_hand_over(ticket, future, self, single), deadline, timeout)
             self.core.get().return_lane(lane)
+        future = Future.__new__(Future)
         self._begin(rows, ticket, terms, True, deadline, timeout)
         self._fill(ticket, inputs, arrays)
         while self.core.get().publish(ticket) == Admission.full:
             self._begin(rows, ticket, terms, True, deadline, timeout)
             self._fill(ticket, inputs, arrays)
-        return self._finish(_make_future(self, ticket, single), deadline, timeout)
+        return self._finish(_hand_over(ticket, future, self, single), deadline, timeout)
 
     cdef inline bint _is_large(self, uint32_t rows, const Terms& terms) noexcept:
         return rows * self._row_bytes >= LARGE_BYTES and not self._holds_batches and terms.is_plain()
@@ -441,21 +456,24 @@ cdef class NativeModel:
         cdef Terms terms
         cdef Admission admission
         cdef vector[byte*] pointers
-        cdef Future future
+        cdef Future future = Future.__new__(Future)
         kept = _kept_arrays(arrays, self._inputs, rows, False)
         for one in kept:
             pointers.push_back(_data(one))
         while True:
             admission = self.core.get().begin_shared(rows, ticket)
             if admission == Admission.ok:
-                ModelCore.share(ticket, pointers)
+                try:
+                    ModelCore.share(ticket, pointers)
+                except BaseException:
+                    self.core.get().abandon(ticket)
+                    raise
                 admission = self.core.get().publish(ticket)
             if admission == Admission.ok:
                 break
             self._wait_for_room(admission, terms, may_wait, deadline, timeout)
-        future = _make_future(self, ticket, single)
         future._kept = kept
-        return future
+        return _hand_over(ticket, future, self, single)
 
     cdef inline bint _may_run(self, object timeout) except -1:
         """May a blocking caller run its batch itself? Meanwhile neither its timeout nor a signal can reach it: only

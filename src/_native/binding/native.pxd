@@ -171,6 +171,7 @@ cdef extern from "batch/completion.hpp" namespace "ovengine" nogil:
         lease_lost
         expired
         superseded
+        no_memory
 
     cdef cppclass Completion:
         cbool done()
@@ -308,7 +309,7 @@ cdef extern from "core/model_core.hpp" namespace "ovengine" nogil:
         Admission begin(uint32_t rows, Ticket& ticket, const Terms& terms) except +
         byte* destination(const Ticket& ticket, size_t port) except +
         @staticmethod
-        void share(const Ticket& ticket, vector[byte*] inputs)
+        void share(const Ticket& ticket, vector[byte*] inputs) except +
         Admission publish(Ticket& ticket)
         Admission publish(Ticket& ticket, cbool wake)
         void abandon(Ticket& ticket)
@@ -361,4 +362,5 @@ cdef extern from "core/model_core.hpp" namespace "ovengine" nogil:
         uint64_t cancelled_requests()
         uint64_t expired_requests()
         uint64_t superseded_requests()
+        uint64_t refused_requests()
         uint64_t policy_faults()

@@ -58,10 +58,11 @@ cdef class OwnRequest:
         cdef Ticket ticket
         cdef Terms terms
         cdef Admission admission
+        cdef Future future = Future.__new__(Future)
         while True:
             admission = model.core.get().submit_own(self._native[0], ticket, wake)
             if admission == Admission.ok:
-                return _make_future(model, ticket, False)
+                return _hand_over(ticket, future, model, False)
             if not wake:
                 raise _closed_error(model) if admission == Admission.closed else _queue_full(model)
             model._wait_for_room(admission, terms, True, Deadline(), None)

@@ -189,9 +189,8 @@ cdef class Result:
 Mapping.register(Result)
 
 
-cdef inline Result _make_result(_Outputs outputs, Ticket& ticket, uint32_t rows, bint single):
-    """Takes over the ticket's references."""
-    cdef Result result = Result.__new__(Result)
+cdef inline Result _hand_over_to_result(Ticket& ticket, Result result, _Outputs outputs, uint32_t rows, bint single):
+    """To a result that was made before, so that nothing is lost when memory is short."""
     result._outputs = outputs
     result._ticket = ticket
     result._rows = rows

@@ -12,6 +12,15 @@ cdef struct RowClass:
     uint64_t last     # number of the last request
 
 
+cdef extern from * nogil:
+    """
+    // The entry of this key, made where there is none.
+    template <class Map>
+    typename Map::mapped_type* ovengine_entry(Map& map, const typename Map::key_type& key) { return &map[key]; }
+    """
+    RowClass* _entry "ovengine_entry"(cmap[vector[int64_t], RowClass]& classes, const vector[int64_t]& shape) except +
+
+
 @cython.no_gc_clear
 cdef class _RowClasses:
     """The classes of one model. Under the GIL."""
@@ -43,7 +52,7 @@ cdef class _RowClasses:
         self.requests += 1
         if self.by_shape.count(self.shape) == 0 and self.by_shape.size() >= MOST_COUNTED:
             self._forget_uses()
-        found = &self.by_shape[self.shape]
+        found = _entry(self.by_shape, self.shape)
         found.last = self.requests
         if found.child != NULL:
             child = <NativeModel>found.child
@@ -98,22 +107,23 @@ cdef class _RowClasses:
         """Is there room, or a child that was not used once since `first`? One that is busy is not worth replacing."""
         return len(self.children) < self.most or self._oldest(NULL) < first
 
-    cdef uint64_t _oldest(self, vector[int64_t]* shape):
+    cdef uint64_t _oldest(self, vector[int64_t]* shape) except? 0:
         """When the least recently used child was last used; its key to `shape`."""
         cdef uint64_t least = self.requests + 1
         for item in self.by_shape:
             if item.second.child != NULL and item.second.last < least:
                 least = item.second.last
                 if shape != NULL:
-                    shape[0] = item.first
+                    shape.assign(item.first.begin(), item.first.end())
         return least
 
-    cdef void _forget_uses(self):
+    cdef int _forget_uses(self) except -1:
         cdef cmap[vector[int64_t], RowClass] kept
         for item in self.by_shape:
             if item.second.child != NULL:
-                kept[item.first] = item.second
-        self.by_shape = kept
+                _entry(kept, item.first)[0] = item.second
+        self.by_shape.swap(kept)
+        return 0
 
     cdef list add(self, tuple shapes, NativeModel child):
         """Serves these shapes by `child` from now on; the children that had to go for it."""
@@ -124,11 +134,12 @@ cdef class _RowClasses:
                 key.push_back(length)
         while len(self.children) >= self.most:
             self._oldest(&oldest)
+            self.by_shape.erase(oldest)  # first of all: it points to the child
             gone.append(self.children.pop(tuple(oldest)))
             self.shapes.pop(tuple(oldest))
-            self.by_shape.erase(oldest)
         self.children[tuple(key)] = child
         self.shapes[tuple(key)] = shapes
-        self.by_shape[key].child = <PyObject*>child
-        self.by_shape[key].last = self.requests
+        added = _entry(self.by_shape, key)
+        added.child = <PyObject*>child
+        added.last = self.requests
         return gone

@@ -106,6 +106,7 @@ cdef class Session:
         cdef Admission admission
         cdef Future future
         try:
+            future = Future.__new__(Future)
             self._check_open()
             if self._native == NULL:
                 return model._submit(inputs, terms, not copy, may_wait)
@@ -121,9 +122,8 @@ cdef class Session:
             if lane >= 0:
                 model.core.get().return_lane(lane)
             raise
-        future = _make_future(model, ticket, single)
         future._kept = kept
-        return future
+        return _hand_over(ticket, future, model, single)
 
     cdef int _wait_for_room(self, Admission refused, bint may_wait, Deadline deadline, object timeout) except -1:
         cdef NativeModel model = self._model

@@ -6,7 +6,7 @@ _REASONS = ("full", "idle", "delay", "caller", "bulk", "session")
 cdef class _Tally:
     cdef vector[shared_ptr[LaneStats]] lanes  # lane by lane: children run on the same devices as their parent
     cdef list devices
-    cdef uint64_t cancelled, closed, expired, superseded, policy_faults, waiting
+    cdef uint64_t cancelled, closed, expired, superseded, refused, policy_faults, waiting
     cdef long rejected_full, rejected_input, rejected_closed, rejected_deadline, timeouts
 
     def __cinit__(self):
@@ -21,6 +21,7 @@ cdef class _Tally:
         self.closed += core.closed_requests()
         self.expired += core.expired_requests()
         self.superseded += core.superseded_requests()
+        self.refused += core.refused_requests()
         self.policy_faults += core.policy_faults()
         self.waiting += core.approx_waiting()
         self.rejected_full += model._rejected_full
@@ -37,6 +38,7 @@ cdef class _Tally:
         self.closed += other.closed
         self.expired += other.expired
         self.superseded += other.superseded
+        self.refused += other.refused
         self.policy_faults += other.policy_faults
         self.rejected_full += other.rejected_full
         self.rejected_input += other.rejected_input
@@ -84,6 +86,7 @@ cdef class _Tally:
                 "timeout": self.timeouts,
                 "deadline_exceeded": self.expired,
                 "superseded": self.superseded,
+                "out_of_memory": self.refused,
             },
             "rejections": {
                 "queue_full": self.rejected_full,

@@ -12,12 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include "core/deadlines.hpp"
 #include "core/ticket.hpp"
 #include "diagnostics/failpoint.hpp"
 #include "lanes/cpu_budget.hpp"
 #include "lanes/lanes.hpp"
 #include "lanes/policy.hpp"
-#include "queue/deadline_keeper.hpp"
 #include "queue/dispatcher.hpp"
 #include "requests/job.hpp"
 #include "requests/session.hpp"
@@ -93,7 +93,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
     // --- One request of up to max_batch_rows() rows: begin, write to destination(), publish (or abandon). ---
 
     // On `ok` the caller owns the rows' memory until publish() or abandon(). `full`: max_queue_size is reached, or the
-    // ring is full; nothing was taken.
+    // ring is full; nothing was taken. Throws std::bad_alloc, and with a deadline std::system_error: nothing was taken.
     Admission begin(std::uint32_t rows, Ticket& ticket) {
         if (closing()) return Admission::closed;
         ticket = Ticket{};
@@ -145,13 +145,13 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         return sources[port];
     }
     // For a request in the ring: its input is the caller's memory, until the batch is done.
-    static void share(const Ticket& ticket, std::vector<std::byte*> inputs) {
+    static void share(const Ticket& ticket, std::vector<std::byte*> inputs) noexcept {
         ticket.request->sources() = std::move(inputs);
     }
 
     // The rows are written: they may run from now on. `full` is possible for a request that goes to the ring; it is
     // abandoned then.
-    Admission publish(Ticket& ticket, bool wake = true) {
+    Admission publish(Ticket& ticket, bool wake = true) noexcept {
         if (ticket.slot != nullptr) {
             Slot& slot = *std::exchange(ticket.slot, nullptr);
             OVENGINE_FAILPOINT("ModelCore::publish");
@@ -171,7 +171,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
     }
 
     // Instead of publish(): writing failed. The ticket is void.
-    void abandon(Ticket& ticket) {
+    void abandon(Ticket& ticket) noexcept {
         if (ticket.slot != nullptr) {
             ticket.batch->transition(ticket.row, RowState::live, RowState::cancelled);
             ticket.slot->word.publish(ticket.rows);
@@ -183,15 +183,15 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         ticket = Ticket{};
     }
 
-    platform::WaitResult wait_for_room(platform::Deadline deadline, const Group* group = nullptr) {
+    platform::WaitResult wait_for_room(platform::Deadline deadline, const Group* group = nullptr) noexcept {
         return queue_.wait_for_room(deadline, group);
     }
 
     // --- Caller-runs; see Lanes. ---
 
     int try_borrow_lane(std::uint64_t lanes = ~std::uint64_t{0}) noexcept { return lanes_.try_borrow(lanes); }
-    void run_borrowed(int lane) { lanes_.run_borrowed(lane); }
-    void run_borrowed_job(int lane, const Ticket& ticket, platform::Clock::time_point until) {
+    void run_borrowed(int lane) noexcept { lanes_.run_borrowed(lane); }
+    void run_borrowed_job(int lane, const Ticket& ticket, platform::Clock::time_point until) noexcept {
         lanes_.run_borrowed_job(lane, *ticket.job, until);
     }
     void return_lane(int lane) noexcept { lanes_.give_back(lane); }
@@ -241,12 +241,12 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         return queue_.wait_for_room_elsewhere(deadline);
     }
     // (closed) Ends what the session has left; see Sessions::end().
-    void end_session(Session& session) {
+    void end_session(Session& session) noexcept {
         closed_requests_.add(sessions_.end(session));
         queue_.wake_for_room();
     }
     // After Sessions::try_hold().
-    void let_go(const std::shared_ptr<Session>& session) {
+    void let_go(const std::shared_ptr<Session>& session) noexcept {
         if (sessions_.done(session)) lanes_.notify_home(session->home());
     }
 
@@ -272,7 +272,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         if (slot->let_go()) dispatcher_.give_back(slot);
     }
     // False when the batch has gone without it: the caller abandons it.
-    bool publish_lease(Ticket& ticket, Admission& admission) {
+    bool publish_lease(Ticket& ticket, Admission& admission) noexcept {
         Slot* const slot = ticket.slot;
         if (slot != nullptr && !ticket.batch->transition(ticket.row, RowState::leased, RowState::live)) return false;
         if (slot != nullptr) let_go(slot);
@@ -280,7 +280,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         return true;
     }
     // Instead of publish_lease(): the rows are given up.
-    void abandon_lease(Ticket& ticket) {
+    void abandon_lease(Ticket& ticket) noexcept {
         if (ticket.slot == nullptr) return abandon(ticket);
         Slot& slot = *ticket.slot;
         if (ticket.batch->transition(ticket.row, RowState::leased, RowState::cancelled)) {
@@ -321,7 +321,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
 
     // Refuses new requests, waits until all others have their results or `deadline` has passed, then ends the rest
     // with Outcome::closed. True when there was no rest. Closing again does nothing and gives the same answer.
-    bool close(platform::Deadline deadline) {
+    bool close(platform::Deadline deadline) noexcept {
         const std::lock_guard lock(close_mutex_);
         if (closed_.load(std::memory_order_seq_cst)) return all_done_;
         lanes_.close();
@@ -337,7 +337,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
             closed += dispatcher_.close_open_rows();
         }
         lanes_.stop();
-        keeper_.wake();
+        deadlines_.wake();
         const auto give_up = platform::Clock::now() + kExitGrace;
         while (lanes_.any_running() && platform::Clock::now() < give_up) {
             lanes_.wake_all();
@@ -373,45 +373,18 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
     std::uint64_t cancelled_requests() const noexcept { return queue_.cancelled(); }
     std::uint64_t expired_requests() const noexcept { return queue_.expired(); }
     std::uint64_t superseded_requests() const noexcept { return queue_.superseded(); }
+    std::uint64_t refused_requests() const noexcept { return queue_.refused(); }  // for want of memory
 
   private:
     // May a request wait, as it looks now?
     Admission admit(std::uint32_t rows, const Terms& terms) {
         if (closing()) return Admission::closed;
         if (terms.deadline_ns != Terms::kNoDeadline) {
-            if (expected_end_ns(rows, terms) > terms.deadline_ns) return Admission::unmeetable;
-            start_keeper();
+            if (deadlines_.expected_end_ns(rows, terms) > terms.deadline_ns) return Admission::unmeetable;
+            deadlines_.keep(shared_from_this());
         }
         // One that replaces another needs no room.
         return !terms.latest_only && queue_.is_full(terms.group.get()) ? Admission::full : Admission::ok;
-    }
-
-    // When a request that is queued now has its result, by the cost table and by what waits.
-    std::int64_t expected_end_ns(std::uint32_t rows, const Terms& terms) const {
-        const std::int64_t now = now_ns();
-        const std::uint64_t ahead = dispatcher_.rows_ahead(terms, rows, now);
-        const auto known = lanes_.ladder();
-        const std::uint32_t full = std::min(known->capacity(), max_batch_rows());
-        const std::uint64_t full_batches = (ahead + rows - 1) / full;
-        const auto last = static_cast<std::uint32_t>(ahead + rows - full_batches * full);
-        const double parallel = static_cast<double>(full_batches) / static_cast<double>(lanes_.count());
-        // Batches and bulk requests take turns.
-        const double turns = queue_.has_jobs() ? 2 : 1;
-        // Without a queue by the table alone: where nothing is run any more, no pace is seen to get better.
-        double us = turns * parallel * lanes_.pace() * known->costs().run_us(full);
-        // Under load its batch will be full, and one more and a part of the whole are for all that may be different by
-        // then: of those who are admitted at the very limit half would be late.
-        us += full_batches > 0 ? us * queue_.reserve() + 2 * known->costs().run_us(full) : known->costs().run_us(last);
-        return lanes_.free_ns(now) + static_cast<std::int64_t>(us * 1e3);
-    }
-
-    // One thread of a model that is given deadlines.
-    void start_keeper() {
-        std::call_once(keeper_started_, [this] {
-            lanes_.start_other(shared_from_this(), [this] {
-                keeper_.run([this] { return dispatcher_.expire(now_ns()); }, [this] { return lanes_.stopping(); });
-            });
-        });
     }
 
     // How long close() waits for an inference that does not come back.
@@ -427,17 +400,16 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
             job->settle(0);
             return Admission::closed;
         }
-        ticket.job = job;
-        ticket.rows = job->rows();
         OVENGINE_FAILPOINT("ModelCore::submit_job");
         if (!(terms.is_plain() ? add(job, wake) : queue_job(job, terms))) {
             job->settle(0);
-            ticket = Ticket{};
             return Admission::full;
         }
+        ticket.job = job;
+        ticket.rows = job->rows();
         return Admission::ok;
     }
-    bool add(Job* job, bool wake) {
+    bool add(Job* job, bool wake) noexcept {
         // A job is work for as many lanes as it has chunks.
         const std::uint32_t chunks = job->chunks(max_batch_rows());
         if (!dispatcher_.try_add(job)) return false;
@@ -448,7 +420,13 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         return true;
     }
     bool queue_job(Job* job, const Terms& terms) {
-        Request* const request = queue_.make_request();
+        Request* request = nullptr;
+        try {
+            request = queue_.make_request();
+        } catch (...) {
+            job->settle(0);
+            throw;
+        }
         request->set_terms(terms);
         request->begin(job->rows(), now_ns());
         request->set_job(job);
@@ -458,13 +436,13 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
     }
 
     // False when there is no room; the request stays the caller's.
-    bool queue(Request* request, bool wake) {
+    bool queue(Request* request, bool wake) noexcept {
         // Read before it is others'.
         const std::int64_t deadline_ns = request->terms().deadline_ns;
         const bool is_urgent = deadline_ns != Terms::kNoDeadline || request->terms().priority < kDefaultPriority ||
                                request->job() != nullptr;
         if (!queue_.try_queue(request)) return false;
-        if (deadline_ns != Terms::kNoDeadline) keeper_.notice(deadline_ns);
+        if (deadline_ns != Terms::kNoDeadline) deadlines_.notice(deadline_ns);
         OVENGINE_FAILPOINT("ModelCore::publish, queued");
         // Closed in between: the lanes may be gone, and whoever comes last clears the ring.
         if (closed_.load(std::memory_order_seq_cst)) closed_requests_.add(dispatcher_.close_waiting());
@@ -485,8 +463,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
     Queue& queue_ = dispatcher_.queue();
     Sessions sessions_;
     Lanes lanes_;
-    DeadlineKeeper keeper_;
-    std::once_flag keeper_started_;
+    Deadlines deadlines_{dispatcher_, lanes_};
     std::atomic<bool> closed_{false}, forked_{false};
     std::mutex close_mutex_;
     bool all_done_ = false;  // what close() found

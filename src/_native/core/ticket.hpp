@@ -50,6 +50,7 @@ class Tickets {
             case Request::State::closed: return Outcome::closed;
             case Request::State::expired: return Outcome::expired;
             case Request::State::superseded: return Outcome::superseded;
+            case Request::State::no_memory: return Outcome::no_memory;
             default: return Outcome::pending;
         }
     }

@@ -51,7 +51,7 @@ ov::AnyMap to_any_map(const Properties& properties) { return {properties.begin()
 
 // `blob`: what it can be imported from; exported on the first failure where it is empty. (What was imported cannot be
 // exported again.)
-Remake remake_by(ov::Core core, std::string device, ov::AnyMap properties, std::string blob = {}) {
+RenewableModel::Remake remake_by(ov::Core core, std::string device, ov::AnyMap properties, std::string blob = {}) {
     return [=](ov::CompiledModel& compiled) mutable {
         if (blob.empty()) {
             std::ostringstream exported;
@@ -70,10 +70,10 @@ Failures failures_of(const ov::CompiledModel& compiled, const ov::Model& source)
 class OpenvinoCompiled final : public CompiledModel {
   public:
     // `source`: what it was compiled from, or its runtime model.
-    OpenvinoCompiled(ov::CompiledModel compiled, const ov::Model& source, Remake remake = {})
+    OpenvinoCompiled(ov::CompiledModel compiled, const ov::Model& source, RenewableModel::Remake remake = {})
         : failures_(failures_of(compiled, source)) {
         describe_all(compiled, inputs_, outputs_);
-        compiled_ = std::make_shared<Renewable>(std::move(compiled), std::move(remake));
+        compiled_ = std::make_shared<RenewableModel>(std::move(compiled), std::move(remake));
     }
     const std::vector<Port>& inputs() const override { return inputs_; }
     const std::vector<Port>& outputs() const override { return outputs_; }
@@ -97,7 +97,7 @@ class OpenvinoCompiled final : public CompiledModel {
     }
 
   private:
-    std::shared_ptr<Renewable> compiled_;
+    std::shared_ptr<RenewableModel> compiled_;
     const Failures failures_;
     std::vector<Port> inputs_, outputs_;
 };
@@ -242,7 +242,8 @@ std::shared_ptr<CompiledModel> Runtime::import_blob(const std::string& blob, con
         compiled = import();
     }
     return std::make_shared<OpenvinoCompiled>(
-        compiled, *model, remembers_failures(*model) ? remake_by(impl_->core, device, given, blob) : Remake{});
+        compiled, *model,
+        remembers_failures(*model) ? remake_by(impl_->core, device, given, blob) : RenewableModel::Remake{});
 }
 
 std::shared_ptr<CompiledModel> adopt_compiled(const void* model) {

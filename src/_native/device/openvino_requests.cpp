@@ -56,7 +56,7 @@ std::vector<ShapedOutput> infer_at(ov::InferRequest& request, const Failures& fa
 
 class OpenvinoExecutor final : public Executor {
   public:
-    OpenvinoExecutor(std::shared_ptr<Renewable> model, Failures failures)
+    OpenvinoExecutor(std::shared_ptr<RenewableModel> model, Failures failures)
         : model_(std::move(model)),
           failures_(failures),
           compiled_(model_->get(generation_)),
@@ -67,13 +67,7 @@ class OpenvinoExecutor final : public Executor {
         if (failures_.leave_old_state) follow();
         if (binding >= bound_.size()) bound_.resize(binding + 1);
         Bound& bound = bound_[binding];
-        if (!bound.request) {
-            bound.request = compiled_.create_infer_request();
-            has_state_ = !bound.request.query_state().empty();
-            bound.inputs.assign(inputs_.size(), nullptr);
-            bound.outputs.assign(outputs_.size(), nullptr);
-            if (!knows_shared_) find_shared(bound.request);
-        }
+        if (!bound.request) bound = make_bound();
         // Binding a tensor costs microseconds, about as much as a small inference: only what changed is bound.
         for (std::size_t i = 0; i < inputs_.size(); ++i)
             if (bound.inputs[i] != inputs[i]) {
@@ -94,8 +88,9 @@ class OpenvinoExecutor final : public Executor {
     std::vector<ShapedOutput> infer_shaped(const std::vector<ShapedInput>& inputs) override {
         follow();
         if (!shaped_) {
-            shaped_ = compiled_.create_infer_request();
-            has_state_ = !shaped_.query_state().empty();
+            ov::InferRequest request = compiled_.create_infer_request();
+            has_state_ = !request.query_state().empty();
+            shaped_ = std::move(request);
         }
         if (has_state_) shaped_.reset_state();
         std::vector<ShapedOutput> outputs;
@@ -111,7 +106,11 @@ class OpenvinoExecutor final : public Executor {
         } catch (...) {
             if (failures_.leave_old_state) {
                 model_->renew(generation_);
-                follow();  // also when nobody asks again: it lets go of the old one
+                try {
+                    follow();  // also when nobody asks again: it lets go of the old one
+                } catch (const std::exception&) {
+                    // Who comes next is told; this one gets its own error.
+                }
             }
             throw;
         }
@@ -128,10 +127,18 @@ class OpenvinoExecutor final : public Executor {
         std::vector<std::byte*> inputs, outputs;
     };
 
+    // Nothing of it is kept unless all of it is there: it may throw for want of memory.
+    Bound make_bound() {
+        Bound made{compiled_.create_infer_request(), std::vector<std::byte*>(inputs_.size()),
+                   std::vector<std::byte*>(outputs_.size())};
+        has_state_ = !made.request.query_state().empty();
+        if (!knows_shared_) find_shared(made.request);
+        return made;
+    }
+
     // An output that is an input passed through, or the same as another output, has that one's memory; bound to memory
     // of its own it is not written, and the input may be. Seen on a request that nothing is bound to yet.
     void find_shared(ov::InferRequest& request) {
-        knows_shared_ = true;
         std::map<const void*, int> users;
         for (std::size_t i = 0; i < inputs_.size(); ++i) ++users[request.get_input_tensor(i).data()];
         for (std::size_t i = 0; i < outputs_.size(); ++i) ++users[request.get_output_tensor(i).data()];
@@ -139,6 +146,7 @@ class OpenvinoExecutor final : public Executor {
             outputs_[i].is_shared = users[request.get_output_tensor(i).data()] > 1;
             any_shared_ = any_shared_ || outputs_[i].is_shared;
         }
+        knows_shared_ = true;
     }
     void copy_shared(ov::InferRequest& request, std::byte* const* outputs) const {
         for (std::size_t i = 0; i < outputs_.size(); ++i) {
@@ -149,7 +157,7 @@ class OpenvinoExecutor final : public Executor {
         }
     }
 
-    const std::shared_ptr<Renewable> model_;
+    const std::shared_ptr<RenewableModel> model_;
     const Failures failures_;
     std::uint64_t generation_ = 0;
     ov::CompiledModel compiled_;
@@ -162,7 +170,7 @@ class OpenvinoExecutor final : public Executor {
 
 class OpenvinoStateful final : public StatefulExecutor {
   public:
-    OpenvinoStateful(std::shared_ptr<Renewable> model, Failures failures)
+    OpenvinoStateful(std::shared_ptr<RenewableModel> model, Failures failures)
         : model_(std::move(model)), failures_(failures) {
         ov::CompiledModel compiled = model_->get(generation_);
         request_ = compiled.create_infer_request();
@@ -246,7 +254,7 @@ class OpenvinoStateful final : public StatefulExecutor {
         }
     }
 
-    const std::shared_ptr<Renewable> model_;
+    const std::shared_ptr<RenewableModel> model_;
     const Failures failures_;
     std::uint64_t generation_ = 0;
     ov::InferRequest request_;
@@ -293,7 +301,7 @@ void run(ov::InferRequest& request, const Failures& failures) {
     }
 }
 
-std::vector<ShapedOutput> try_infer(Renewable& model, Failures failures, const std::vector<ShapedInput>& inputs,
+std::vector<ShapedOutput> try_infer(RenewableModel& model, Failures failures, const std::vector<ShapedInput>& inputs,
                                     double seconds) {
     std::uint64_t generation = 0;
     ov::CompiledModel compiled = model.get(generation);
@@ -336,10 +344,10 @@ std::string numpy_dtype(const ov::element::Type& type) {
     }
 }
 
-std::unique_ptr<Executor> make_executor(std::shared_ptr<Renewable> model, Failures failures) {
+std::unique_ptr<Executor> make_executor(std::shared_ptr<RenewableModel> model, Failures failures) {
     return std::make_unique<OpenvinoExecutor>(std::move(model), failures);
 }
-std::unique_ptr<StatefulExecutor> make_stateful(std::shared_ptr<Renewable> model, Failures failures) {
+std::unique_ptr<StatefulExecutor> make_stateful(std::shared_ptr<RenewableModel> model, Failures failures) {
     return std::make_unique<OpenvinoStateful>(std::move(model), failures);
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -16,30 +17,30 @@ namespace ovengine {
 // Owned by the lane's owner of the moment.
 class Rungs {
   public:
-    // `executors[i]` runs batches of `ladder.costs().sizes()[i]` rows; null for what succeed() will bring.
-    Rungs(std::shared_ptr<const Ladder> ladder, std::vector<std::unique_ptr<Executor>> executors)
+    // `executors[i]` runs batches of `ladder.costs().sizes()[i]` rows; null for what succeed() will bring. Small
+    // outputs are copied out of the lane's own memory, which stays bound; to bind a batch's would cost more.
+    Rungs(std::shared_ptr<const Ladder> ladder, std::vector<std::unique_ptr<Executor>> executors,
+          const std::vector<std::size_t>& output_row_bytes)
         : ladder_(std::move(ladder)) {
         for (auto& executor : executors) rungs_.push_back({std::move(executor), {}});
-        rungs_.resize(ladder_->costs().sizes().size());
+        const auto& sizes = ladder_->costs().sizes();
+        rungs_.resize(sizes.size());
+        const std::size_t row_bytes = std::accumulate(output_row_bytes.begin(), output_row_bytes.end(), std::size_t{0});
+        copies_out_ = row_bytes * ladder_->capacity() <= kCopyOutBytes;
+        for (std::size_t i = 0; i < rungs_.size() && copies_out_; ++i)
+            rungs_[i].outputs.emplace(output_row_bytes, sizes[i]);
     }
 
     // Takes over from `before` what it has of the same sizes.
-    void succeed(Rungs& before) {
+    void succeed(Rungs& before) noexcept {
         const auto& sizes = ladder_->costs().sizes();
         const auto& old = before.ladder_->costs().sizes();
         for (std::size_t i = 0; i < sizes.size(); ++i)
             for (std::size_t j = 0; j < old.size() && rungs_[i].executor == nullptr; ++j)
-                if (old[j] == sizes[i]) rungs_[i] = std::move(before.rungs_[j]);
-    }
-
-    // Small outputs are copied out of the lane's own memory, which stays bound; to bind a batch's would cost more.
-    void bind_outputs(const std::vector<std::size_t>& row_bytes, std::size_t total_row_bytes) {
-        copies_out_ = total_row_bytes * ladder_->capacity() <= kCopyOutBytes;
-        for (std::size_t i = 0; i < rungs_.size(); ++i)
-            if (!copies_out_)
-                rungs_[i].outputs.reset();
-            else if (!rungs_[i].outputs)
-                rungs_[i].outputs.emplace(row_bytes, ladder_->costs().sizes()[i]);
+                if (old[j] == sizes[i]) {
+                    rungs_[i].executor = std::move(before.rungs_[j].executor);
+                    if (copies_out_ && before.copies_out_) rungs_[i].outputs = std::move(before.rungs_[j].outputs);
+                }
     }
 
     const Ladder& ladder() const noexcept { return *ladder_; }

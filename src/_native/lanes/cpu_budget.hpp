@@ -4,9 +4,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <mutex>
 
+#include "batch/chain.hpp"
 #include "platform/futex.hpp"
 
 namespace ovengine {
@@ -31,7 +31,7 @@ class CpuBudget {
 
     // Waits for its turn, but for no longer than `patience`, and then goes ahead: an inference that takes very long, or
     // never comes back, must not stop the other models. The system shares the CPUs out then.
-    void take(std::uint32_t cpus, std::chrono::nanoseconds patience = kPatience) {
+    void take(std::uint32_t cpus, std::chrono::nanoseconds patience = kPatience) noexcept {
         Waiter waiter{cpus};
         {
             const std::lock_guard lock(mutex_);
@@ -48,7 +48,7 @@ class CpuBudget {
             if (platform::futex_wait(waiter.granted, 0, deadline) == platform::WaitResult::timed_out) break;
         const std::lock_guard lock(mutex_);  // also: grant() has let go of the waiter
         if (waiter.granted.load(std::memory_order_relaxed) != 0) return;
-        std::erase(waiters_, &waiter);
+        waiters_.remove(&waiter);
         free_ -= cpus;
         grant();  // to those behind this one
     }
@@ -71,13 +71,13 @@ class CpuBudget {
     struct Waiter {
         std::uint32_t cpus;
         std::atomic<std::uint32_t> granted{0};
+        Waiter* next = nullptr;
     };
 
     // Under the lock, which keeps the waiter from leaving before it is woken.
     void grant() noexcept {
         while (!waiters_.empty() && free_ >= static_cast<std::int64_t>(waiters_.front()->cpus)) {
-            Waiter& first = *waiters_.front();
-            waiters_.pop_front();
+            Waiter& first = *waiters_.pop_front();
             free_ -= first.cpus;
             first.granted.store(1, std::memory_order_release);  // pairs with take()
             platform::futex_wake(first.granted, 1);
@@ -88,7 +88,7 @@ class CpuBudget {
     const std::uint32_t cpus_;
     std::mutex mutex_;
     std::int64_t free_;  // below zero while somebody went ahead
-    std::deque<Waiter*> waiters_;
+    Chain<Waiter> waiters_;
     std::atomic<std::uint32_t> waiting_{0};
 };
 

@@ -5,22 +5,22 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "batch/slab.hpp"
 #include "device/executor.hpp"
 #include "diagnostics/failpoint.hpp"
+#include "diagnostics/reason.hpp"
 #include "diagnostics/stats.hpp"
 #include "ladder/cutter.hpp"
 #include "ladder/rungs.hpp"
+#include "lanes/late_leases.hpp"
 #include "platform/cpu.hpp"
 #include "platform/futex.hpp"
 #include "queue/dispatcher.hpp"
@@ -36,9 +36,11 @@ class Lane {
           device_(device),
           dispatcher_(dispatcher),
           layout_(dispatcher.layout()),
+          late_leases_(dispatcher),
           rungs_(std::move(rungs)),
           cutter_(rungs_.costs()) {
-        rungs_.bind_outputs(layout_.outputs, layout_.output_bytes());
+        input_pointers_.reserve(layout_.inputs.size());
+        output_pointers_.reserve(layout_.outputs.size());
     }
 
     std::uint32_t device() const noexcept { return device_; }
@@ -47,10 +49,10 @@ class Lane {
     std::int64_t ended_ns() const noexcept { return ended_ns_; }
 
     // Any thread: other rungs, for the lane's owner to take over before it runs anything else.
-    void install(Rungs rungs) {
+    void install(Rungs rungs, Cutter cutter) noexcept {
         const std::lock_guard lock(next_mutex_);
-        if (next_) rungs.succeed(*next_);
-        next_.emplace(std::move(rungs));
+        if (next_) rungs.succeed(next_->rungs);
+        next_.emplace(std::move(rungs), std::move(cutter));
         has_next_.store(true, std::memory_order_release);  // pairs with run()
     }
 
@@ -63,7 +65,7 @@ class Lane {
     double pace() const noexcept { return pace_.load(std::memory_order_relaxed); }
 
     // Runs `work` to its end: every future that it concerns is resolved, and the slot is free again.
-    void run(Work& work) {
+    void run(Work& work) noexcept {
         // acquire: pairs with install(). Work that only the new rungs can hold is made after they were installed.
         if (has_next_.load(std::memory_order_acquire)) take_over();
         if (work.job != nullptr)
@@ -74,7 +76,7 @@ class Lane {
 
     // Any thread: ends the requests of the batch that is being run with Outcome::closed, without waiting for the
     // device; how many there were.
-    std::size_t close_current() {
+    std::size_t close_current() noexcept {
         const std::lock_guard lock(current_mutex_);
         std::size_t closed = 0;
         if (current_job_ != nullptr) return current_job_->end(Outcome::closed) ? 1 : 0;
@@ -85,44 +87,38 @@ class Lane {
         return closed;
     }
 
-    // How long a batch that is due waits for its leases.
-    static constexpr std::chrono::microseconds kLeaseGrace{10'000};
-
   private:
     static constexpr std::size_t kBindBytes = std::size_t{64} << 10;
     static constexpr double kPaceWeight = 1.0 / 16;  // of the last batch
     static constexpr double kMostPace = 4;           // a lane that stood still for once says little of the next batch
     // Bindings that are not a slot's: single rows and chunks in the lane's scratch, parts of a slot, callers' memory.
     enum Binding : std::uint32_t { kScratch = 0, kPart = 1, kForeign = 2 };
-    static_assert(kForeign < Dispatcher::kFirstSlotId);
+    static_assert(kForeign < Slots::kFirstId);
 
-    void take_over() {
+    void take_over() noexcept {
         const std::lock_guard lock(next_mutex_);
-        if (next_->ladder().capacity() > rungs_.ladder().capacity()) {
-            scratch_inputs_.reset();
-            scratch_outputs_.reset();
-        }
-        if (next_->costs().sizes() != table().sizes()) cutter_.forget(next_->costs());
-        next_->succeed(rungs_);
-        rungs_ = *std::exchange(next_, std::nullopt);
-        rungs_.bind_outputs(layout_.outputs, layout_.output_bytes());
+        Rungs& rungs = next_->rungs;
+        if (rungs.ladder().capacity() > rungs_.ladder().capacity()) scratch_.reset();
+        if (rungs.costs().sizes() != table().sizes()) cutter_ = std::move(next_->cutter);
+        rungs.succeed(rungs_);
+        rungs_ = std::move(rungs);
+        next_.reset();
         has_next_.store(false, std::memory_order_relaxed);  // under the lock
     }
 
-    void run_batch(Work& work) {
+    void run_batch(Work& work) noexcept {
         Slot* slot = work.slot;
         Batch& batch = *slot->batch;
         const Request* const foreign = foreign_memory(work);
         deadlines_ns_.clear();
         for (const auto& [request, row] : work.gathered) {
-            if (request->terms().deadline_ns != Terms::kNoDeadline)
-                deadlines_ns_.push_back(request->terms().deadline_ns);
+            if (request->terms().deadline_ns != Terms::kNoDeadline) note_deadline(request->terms().deadline_ns);
             if (request != foreign) copy_in(*request, *slot, row);
             request->assign(&batch, row);
             slot->word.publish(request->rows());
         }
         if (foreign == nullptr) dispatcher_.give_back_gathered(work);
-        if (slot->word.published() != work.rows) slot = await_published(slot, work.rows);
+        if (slot->word.published() != work.rows) slot = late_leases_.await_published(slot, work.rows);
 
         OVENGINE_FAILPOINT("Lane::run, published");
         set_current(&batch, work.rows);
@@ -134,7 +130,10 @@ class Lane {
             requests += batch.state(row) != RowState::follower;
         }
         // A row that was given up takes a copy of another one, which its holder must not see.
-        if (wanted > 0 && wanted != requests && slot->is_held()) slot = move_wanted(slot, work.rows);
+        if (wanted > 0 && wanted != requests && slot->is_held()) {
+            slot = late_leases_.move_wanted(slot, work.rows);
+            if (slot == nullptr) wanted = 0;  // they have failed
+        }
         if (wanted > 0) {
             busy_until_ns_.store(start_ns + static_cast<std::int64_t>(table().run_us(work.rows) * 1e3),
                                  std::memory_order_relaxed);
@@ -153,7 +152,7 @@ class Lane {
         }
         if (wanted > 0 && work.reason == LaneStats::full)
             keep_pace(work.rows, end_ns - std::max(free_ns, batch.opened_ns()));
-        leave(slot);
+        if (slot != nullptr) late_leases_.leave(slot);
         dispatcher_.finish_rows(work.rows);
         if (foreign != nullptr) dispatcher_.give_back_gathered(work);
         // Before anybody is told: from here on close_current() leaves the rows as they are.
@@ -162,6 +161,14 @@ class Lane {
         batch.complete();
         OVENGINE_FAILPOINT("Lane::run, completed");
         batch.settle(work.rows);
+    }
+
+    // For what is learned from them; one that there is no memory for is left out.
+    void note_deadline(std::int64_t deadline_ns) noexcept {
+        try {
+            deadlines_ns_.push_back(deadline_ns);
+        } catch (const std::bad_alloc&) {
+        }
     }
 
     void keep_pace(std::uint32_t rows, std::int64_t ns) noexcept {
@@ -195,62 +202,6 @@ class Lane {
                         request.rows() * layout_.inputs[port]);
     }
 
-    // Waits for writers. They are in the middle of a copy, so this is short, but for leases: those get kLeaseGrace,
-    // and then the other rows move to a spare slot and leave the late writers the old one.
-    Slot* await_published(Slot* slot, std::uint32_t rows) {
-        const auto deadline = platform::Clock::now() + kLeaseGrace;
-        for (int tries = 0; slot->word.published() != rows; ++tries) {
-            if (tries < 100) {
-                platform::relax();
-            } else if (tries < 200) {
-                std::this_thread::yield();
-            } else if (platform::Clock::now() < deadline) {
-                std::this_thread::sleep_for(std::chrono::microseconds(50));
-            } else {
-                return leave_leases_behind(slot, rows);
-            }
-        }
-        return slot;
-    }
-
-    Slot* leave_leases_behind(Slot* slot, std::uint32_t rows) {
-        Batch& batch = *slot->batch;
-        std::uint32_t lost_rows = 0;
-        // More than once: rows may have been claimed and not marked as a lease yet. All others have published or are
-        // about to.
-        while (slot->word.published() + lost_rows != rows) {
-            for (std::uint32_t row = 0; row < rows; ++row)
-                if (batch.transition(row, RowState::leased, RowState::lost)) lost_rows += batch.rows(row);
-            std::this_thread::yield();
-        }
-        return lost_rows == 0 ? slot : move_wanted(slot, rows);
-    }
-
-    // The rows that somebody wants go to a spare slot, and whoever holds others keeps the old one.
-    Slot* move_wanted(Slot* slot, std::uint32_t rows) {
-        const Batch& batch = *slot->batch;
-        Slot* const target = dispatcher_.spare_slot();
-        for (std::uint32_t row = 0; row < rows;) {
-            // Rows without a state of their own are padding left by a cancelled request.
-            const RowState state = batch.state(row);
-            const std::uint32_t count = state == RowState::follower ? 1 : batch.rows(row);
-            for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
-                const std::size_t bytes = layout_.inputs[port];
-                if (state == RowState::live || state == RowState::follower)
-                    std::memcpy(target->inputs.port(port) + row * bytes, slot->inputs.port(port) + row * bytes,
-                                count * bytes);
-            }
-            row += count;
-        }
-        leave(slot);
-        return target;
-    }
-
-    // The slot's memory is free again, unless somebody holds rows of it.
-    void leave(Slot* slot) noexcept {
-        if (slot->leave()) dispatcher_.give_back(slot);
-    }
-
     // Padding is more of a row that somebody wants: zeros may be no valid input, and operators do not check.
     void repeat_row(std::byte* const* inputs, std::uint32_t row, std::uint32_t first,
                     std::uint32_t last) const noexcept {
@@ -276,7 +227,8 @@ class Lane {
     }
 
     // From `start_ns` to the end, which is returned.
-    std::int64_t run_steps(Slot& slot, Batch& batch, std::uint32_t rows, bool all_wanted, std::int64_t start_ns) {
+    std::int64_t run_steps(Slot& slot, Batch& batch, std::uint32_t rows, bool all_wanted,
+                           std::int64_t start_ns) noexcept {
         std::uint32_t first = 0;
         for (const std::size_t step : cutter_.cut(table(), rows)) {
             const std::uint32_t size = table().sizes()[step];
@@ -291,8 +243,8 @@ class Lane {
                     infer(step, slot.id, slot.inputs.ports(), batch, 0, count);
                 else
                     infer(step, kPart, offset(slot.inputs.ports(), first), batch, first, count);
-            } catch (const std::exception& error) {
-                rerun_singly(slot.inputs.ports(), batch, first, count, size, error.what());
+            } catch (...) {
+                rerun_singly(slot.inputs.ports(), batch, first, count, size, reason());
             }
             first += count;
             const std::int64_t end_ns = now_ns();
@@ -302,13 +254,13 @@ class Lane {
         return start_ns;
     }
 
-    std::int64_t run_foreign(Work& work, Batch& batch, std::int64_t start_ns) {
+    std::int64_t run_foreign(Work& work, Batch& batch, std::int64_t start_ns) noexcept {
         std::byte* const* inputs = work.gathered.front().request->sources().data();
         const std::size_t step = table().steps(work.rows).front();
         try {
             infer(step, kForeign, inputs, batch, 0, work.rows);
-        } catch (const std::exception& error) {
-            rerun_singly(inputs, batch, 0, work.rows, work.rows, error.what());
+        } catch (...) {
+            rerun_singly(inputs, batch, 0, work.rows, work.rows, reason());
         }
         const std::int64_t end_ns = now_ns();
         rungs_.ladder().observe(index_, step, end_ns - start_ns);
@@ -316,12 +268,12 @@ class Lane {
     }
 
     // A slot from before the ladder grew has no room for the padding that the new one may want.
-    std::int64_t run_outgrown(Slot& slot, Batch& batch, std::uint32_t rows, bool all_wanted) {
+    std::int64_t run_outgrown(Slot& slot, Batch& batch, std::uint32_t rows, bool all_wanted) noexcept {
         if (!all_wanted) replace_unwanted(slot.inputs, batch, 0, rows);
         try {
             infer_alone(slot.inputs.ports(), batch.outputs(), 0, rows);
-        } catch (const std::exception& error) {
-            rerun_singly(slot.inputs.ports(), batch, 0, rows, rows, error.what());
+        } catch (...) {
+            rerun_singly(slot.inputs.ports(), batch, 0, rows, rows, reason());
         }
         return now_ns();
     }
@@ -340,48 +292,45 @@ class Lane {
 
     // infer() threw for these rows together: each is tried alone once, so that only the row at fault fails.
     void rerun_singly(std::byte* const* inputs, Batch& batch, std::uint32_t first, std::uint32_t count,
-                      std::uint32_t size, const char* reason) {
+                      std::uint32_t size, const char* why) noexcept {
         std::uint32_t head = 0;
         for (std::uint32_t row = 0; row < first + count; ++row) {
             if (batch.state(row) != RowState::follower) head = row;
             if (row < first || batch.state(head) != RowState::live) continue;
             if (size == 1) {
-                batch.fail(head, reason);
+                batch.fail(head, why);
                 continue;
             }
             try {
                 infer_alone(offset(inputs, row), batch.outputs(), row, 1);
-            } catch (const std::exception& error) {
-                batch.fail(head, about_row(row - head, error));
+            } catch (...) {
+                batch.fail(head, row - head, reason());
             }
         }
     }
 
     // `count` rows at `inputs` through the lane's scratch memory into row `first` of `outputs`.
     void infer_alone(std::byte* const* inputs, std::byte* const* outputs, std::uint32_t first, std::uint32_t count) {
-        if (!scratch_inputs_) {
-            scratch_inputs_.emplace(layout_.inputs, table().capacity());
-            scratch_outputs_.emplace(layout_.outputs, table().capacity());
-        }
+        if (!scratch_) scratch_.emplace(layout_, table().capacity());
         std::uint32_t done = 0;
         for (const std::size_t step : table().steps(count)) {
             const std::uint32_t size = table().sizes()[step];
             const std::uint32_t part = std::min(size, count - done);
             for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
                 const std::size_t bytes = layout_.inputs[port];
-                std::memcpy(scratch_inputs_->port(port), inputs[port] + done * bytes, part * bytes);
+                std::memcpy(scratch_->inputs.port(port), inputs[port] + done * bytes, part * bytes);
             }
-            repeat_row(scratch_inputs_->ports(), 0, part, size);
-            rungs_.executor(step).infer(kScratch, scratch_inputs_->ports(), scratch_outputs_->ports());
+            repeat_row(scratch_->inputs.ports(), 0, part, size);
+            rungs_.executor(step).infer(kScratch, scratch_->inputs.ports(), scratch_->outputs.ports());
             for (std::size_t port = 0; port < layout_.outputs.size(); ++port) {
                 const std::size_t bytes = layout_.outputs[port];
-                std::memcpy(outputs[port] + (first + done) * bytes, scratch_outputs_->port(port), part * bytes);
+                std::memcpy(outputs[port] + (first + done) * bytes, scratch_->outputs.port(port), part * bytes);
             }
             done += part;
         }
     }
 
-    void run_chunk(Work& work) {
+    void run_chunk(Work& work) noexcept {
         Job& job = *work.job;
         const Job::Chunk chunk = work.chunk;
         set_current(&job);
@@ -395,8 +344,8 @@ class Lane {
                 job.shaped_outputs() = rungs_.executor(0).infer_shaped(job.shaped_inputs());
             else if (!job.stopped())
                 run_rows(job, chunk);
-        } catch (const std::exception& error) {
-            job.fail(error.what());
+        } catch (...) {
+            job.fail(reason());
         }
         ended_ns_ = now_ns();
         stats_.inference_ns.add(static_cast<std::uint64_t>(ended_ns_ - start_ns));
@@ -473,14 +422,14 @@ class Lane {
         stats_.inference_ns.add(static_cast<std::uint64_t>(end_ns - start_ns));
     }
 
-    std::byte* const* offset(std::byte* const* ports, std::uint32_t first) {
+    std::byte* const* offset(std::byte* const* ports, std::uint32_t first) noexcept {
         return shift(ports, layout_.inputs, first, input_pointers_);
     }
-    std::byte* const* offset_outputs(std::byte* const* ports, std::uint32_t first) {
+    std::byte* const* offset_outputs(std::byte* const* ports, std::uint32_t first) noexcept {
         return first == 0 ? ports : shift(ports, layout_.outputs, first, output_pointers_);
     }
     static std::byte* const* shift(std::byte* const* ports, const std::vector<std::size_t>& row_bytes,
-                                   std::uint32_t first, std::vector<std::byte*>& into) {
+                                   std::uint32_t first, std::vector<std::byte*>& into) noexcept {
         into.clear();
         for (std::size_t port = 0; port < row_bytes.size(); ++port)
             into.push_back(ports[port] + first * row_bytes[port]);
@@ -492,15 +441,25 @@ class Lane {
     const std::uint32_t index_, device_;
     Dispatcher& dispatcher_;
     const RowLayout& layout_;
+    LateLeases late_leases_;
     Rungs rungs_;
     Cutter cutter_;
     std::mutex next_mutex_;
-    std::optional<Rungs> next_;
+    struct Next {
+        Rungs rungs;
+        Cutter cutter;
+    };
+    std::optional<Next> next_;
     std::atomic<bool> has_next_{false};
-    std::optional<Slab> scratch_inputs_, scratch_outputs_;
-    std::vector<std::byte*> input_pointers_, output_pointers_;
-    std::vector<std::int64_t> deadlines_ns_;  // of the batch
-    std::mutex current_mutex_;                // of the lane's owner and close(): free but for that
+    struct Scratch {
+        Scratch(const RowLayout& layout, std::uint32_t rows)
+            : inputs(layout.inputs, rows), outputs(layout.outputs, rows) {}
+        const Slab inputs, outputs;
+    };
+    std::optional<Scratch> scratch_;
+    std::vector<std::byte*> input_pointers_, output_pointers_;  // room for all of them from the start
+    std::vector<std::int64_t> deadlines_ns_;                    // of the batch
+    std::mutex current_mutex_;                                  // of the lane's owner and close(): free but for that
     Job* current_job_ = nullptr;
     Batch* current_ = nullptr;
     std::uint32_t current_rows_ = 0;

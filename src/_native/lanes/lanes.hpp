@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -50,8 +51,9 @@ class Lanes {
             throw std::invalid_argument("a model runs on 1 to 64 lanes");
         for (auto& lane : lanes) {
             const auto index = static_cast<std::uint32_t>(lanes_.size());
-            lanes_.push_back(std::make_unique<LaneThread>(index, lane.device, Rungs(ladder_, std::move(lane.executors)),
-                                                          dispatcher_));
+            lanes_.push_back(std::make_unique<LaneThread>(
+                index, lane.device, Rungs(ladder_, std::move(lane.executors), dispatcher_.layout().outputs),
+                dispatcher_));
             lanes_.back()->home = sessions_.add_lane(index, std::move(lane.sessions_from));
             if (budget_ != nullptr) lanes_.back()->cpus = std::min(lane.cpus, budget_->cpus());
         }
@@ -72,7 +74,7 @@ class Lanes {
     // The largest is no smaller than before.
     void install(CostTable costs, std::vector<std::vector<std::unique_ptr<Executor>>> lanes) {
         if (lanes.size() != lanes_.size()) throw std::invalid_argument("a new ladder is for the same lanes");
-        auto next = rungs_of(std::make_shared<const Ladder>(std::move(costs), lanes_.size()), std::move(lanes));
+        auto next = next_of(std::make_shared<const Ladder>(std::move(costs), lanes_.size()), std::move(lanes));
         const std::lock_guard lock(ladder_mutex_);
         if (next.ladder->capacity() < ladder_->capacity())
             throw std::invalid_argument("a new ladder reaches as far as the old one");
@@ -84,7 +86,7 @@ class Lanes {
         const auto known = ladder();
         auto better = known->refined();
         if (better == nullptr) return;
-        auto next = rungs_of(std::move(better), std::vector<std::vector<std::unique_ptr<Executor>>>(lanes_.size()));
+        auto next = next_of(std::move(better), std::vector<std::vector<std::unique_ptr<Executor>>>(lanes_.size()));
         const std::lock_guard lock(ladder_mutex_);
         if (ladder_ == known) put_up(std::move(next));  // otherwise it is about another ladder
     }
@@ -116,7 +118,7 @@ class Lanes {
         return static_cast<int>(index);
     }
     // Runs what is due, the caller's rows included unless another lane has them, and gives the lane back.
-    void run_borrowed(int index) {
+    void run_borrowed(int index) noexcept {
         LaneThread& lane = *lanes_[static_cast<std::size_t>(index)];
         platform::Clock::time_point until;
         if (take(lane, until, true) == Dispatcher::Taken::work) {
@@ -126,7 +128,7 @@ class Lanes {
         give_back(index);
     }
     // The same for a job: its chunks and what is due in between, as long as there are any and `until` has not come.
-    void run_borrowed_job(int index, const Job& job, platform::Clock::time_point until) {
+    void run_borrowed_job(int index, const Job& job, platform::Clock::time_point until) noexcept {
         LaneThread& lane = *lanes_[static_cast<std::size_t>(index)];
         platform::Clock::time_point due;
         while (!job.all_handed_out() && take(lane, due, true) == Dispatcher::Taken::work) {
@@ -183,15 +185,22 @@ class Lanes {
 
     // --- Threads, and their end ---
 
-    // `owner` keeps this alive until the last one has ended.
+    // `owner` keeps this alive until the last one has ended. Throws std::system_error or std::bad_alloc when there is
+    // no room for one more thread; those that were started end.
     template <class Owner>
     void start(const std::shared_ptr<Owner>& owner) {
-        running_.store(static_cast<std::uint32_t>(lanes_.size()), std::memory_order_relaxed);
-        for (std::uint32_t i = 0; i < lanes_.size(); ++i) std::thread([this, owner, i] { run_lane(i); }).detach();
+        try {
+            for (std::uint32_t i = 0; i < lanes_.size(); ++i) start_thread(owner, [this, i] { run_lane(i); });
+        } catch (...) {
+            close();
+            stop();
+            wake_all();
+            throw;
+        }
     }
     // The same for a thread that is no lane's; it ends when stopping().
     template <class Owner, class Body>
-    void start_other(const std::shared_ptr<Owner>& owner, Body body) {
+    void start_thread(const std::shared_ptr<Owner>& owner, Body body) {
         running_.fetch_add(1, std::memory_order_relaxed);
         try {
             std::thread([this, owner, body] {
@@ -217,7 +226,7 @@ class Lanes {
     bool stopping() const noexcept { return stopping_.load(std::memory_order_seq_cst); }
     void stop() noexcept { stopping_.store(true, std::memory_order_seq_cst); }
     // Ends what the lanes run at the moment with Outcome::closed; how many requests.
-    std::size_t close_current() {
+    std::size_t close_current() noexcept {
         std::size_t closed = 0;
         for (const auto& lane : lanes_) closed += lane->lane.close_current();
         return closed;
@@ -253,23 +262,26 @@ class Lanes {
     // A ladder, and what each lane gets with it. Built without a lock: it takes as long as its table.
     struct Next {
         std::shared_ptr<const Ladder> ladder;
-        std::vector<Rungs> rungs;
+        std::vector<std::pair<Rungs, Cutter>> of_lanes;
     };
-    static Next rungs_of(std::shared_ptr<const Ladder> ladder,
-                         std::vector<std::vector<std::unique_ptr<Executor>>> executors) {
-        std::vector<Rungs> rungs;
-        for (auto& of_lane : executors) rungs.emplace_back(ladder, std::move(of_lane));
-        return {std::move(ladder), std::move(rungs)};
+    Next next_of(std::shared_ptr<const Ladder> ladder,
+                 std::vector<std::vector<std::unique_ptr<Executor>>> executors) const {
+        Next next{std::move(ladder), {}};
+        for (auto& of_lane : executors)
+            next.of_lanes.emplace_back(Rungs(next.ladder, std::move(of_lane), dispatcher_.layout().outputs),
+                                       Cutter(next.ladder->costs()));
+        return next;
     }
     // Under ladder_mutex_.
-    void put_up(Next next) {
-        for (std::size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->lane.install(std::move(next.rungs[i]));
+    void put_up(Next next) noexcept {
+        for (std::size_t i = 0; i < lanes_.size(); ++i)
+            lanes_[i]->lane.install(std::move(next.of_lanes[i].first), std::move(next.of_lanes[i].second));
         wake_rows_.store(next.ladder->wake_rows(), std::memory_order_relaxed);
         ladder_ = std::move(next.ladder);
         dispatcher_.adopt(ladder_, lanes_.size());
     }
     // Before work, and after each piece of it: a share of the CPU budget, in turns with the lanes of other models.
-    void take_share(LaneThread& lane) {
+    void take_share(LaneThread& lane) noexcept {
         if (lane.cpus == 0) return;
         if (lane.share_until_ns != 0) {
             if (!budget_->wanted() || lane.lane.ended_ns() < lane.share_until_ns) return;
@@ -284,8 +296,7 @@ class Lanes {
         budget_->give_back(lane.cpus);
     }
 
-    void run_lane(std::uint32_t index) {
-        platform::block_signals();
+    void run_lane(std::uint32_t index) noexcept {
         platform::name_this_thread("ovengine " + std::to_string(index));
         platform::do_not_preempt();
         LaneThread& lane = *lanes_[index];
@@ -299,7 +310,7 @@ class Lanes {
                 run(lane);
                 if (lane.lane.ended_ns() >= refine_at_ns) {
                     refine_at_ns = lane.lane.ended_ns() + kRefineInterval.count();
-                    refine();
+                    refine_if_possible();
                 }
                 continue;
             }
@@ -317,11 +328,17 @@ class Lanes {
             }
             park(index, holding ? platform::Deadline(until) : std::nullopt);
         }
-        running_.fetch_sub(1, std::memory_order_acq_rel);
+    }
+    void refine_if_possible() noexcept {
+        try {
+            refine();
+        } catch (const std::bad_alloc&) {
+            // The table stays as it is until the next time.
+        }
     }
 
     // What the lane's owner does next. Sessions and all others take turns, so that neither starves the other.
-    Dispatcher::Taken take(LaneThread& lane, platform::Clock::time_point& until, bool flush) {
+    Dispatcher::Taken take(LaneThread& lane, platform::Clock::time_point& until, bool flush) noexcept {
         if (lane.session_next && take_session(lane)) {
             lane.session_next = false;
             return Dispatcher::Taken::work;
@@ -330,7 +347,7 @@ class Lanes {
         const auto taken = dispatcher_.take(lane.work, until, flush);
         return taken != Dispatcher::Taken::work && take_session(lane) ? Dispatcher::Taken::work : taken;
     }
-    bool take_session(LaneThread& lane) {
+    bool take_session(LaneThread& lane) noexcept {
         lane.work.session = sessions_.take(lane.home, lane.work.job);
         if (lane.work.session == nullptr) return false;
         dispatcher_.queue().wake_for_room();
@@ -339,7 +356,7 @@ class Lanes {
         lane.work.reason = LaneStats::session;
         return true;
     }
-    void run(LaneThread& lane) {
+    void run(LaneThread& lane) noexcept {
         lane.lane.run(lane.work);
         if (lane.work.session == nullptr) return;
         sessions_.done(lane.work.session);  // what it has left comes to this lane again, or to a free one
@@ -350,7 +367,7 @@ class Lanes {
     }
 
     // Until the lane is this thread's again: somebody handed it over, or the deadline came and nobody has it.
-    void park(std::uint32_t index, platform::Deadline deadline) {
+    void park(std::uint32_t index, platform::Deadline deadline) noexcept {
         auto& word = lanes_[index]->signal;
         // acquire: pairs with the release in signal().
         while (word.exchange(0, std::memory_order_acquire) == 0) {

@@ -36,6 +36,7 @@ class Backlog {
     bool empty() const noexcept { return size_ == 0; }
     std::size_t size() const noexcept { return size_; }
 
+    // Throws std::bad_alloc, here and in replace(): nothing has changed then.
     void add(Request* request) {
         // The newest, but for one that was held up on its way here.
         Request* older = classes_[request->terms().priority - 1].newest;
@@ -44,12 +45,11 @@ class Backlog {
     }
     // `heir` gets the place of `request`, which is taken out.
     void replace(Request* request, Request* heir) {
-        Request* const older = request->older;
-        remove(request);
         if (heir->terms().priority == request->terms().priority)
-            insert(heir, older);
+            insert(heir, request->older);
         else
             add(heir);
+        remove(request);
     }
 
     // The first request in order that `accepts(request)`; null when there is none among the first few.
@@ -69,18 +69,19 @@ class Backlog {
     }
 
     // Takes it out, and counts its rows as its group's.
-    void take(Request* request) {
+    void take(Request* request) noexcept {
         Class& of = classes_[request->terms().priority - 1];
         Line& line = line_of(*request);
-        of.lines.erase(&line);
+        auto place = of.lines.extract(&line);
         of.clock = std::max(of.clock, line.served);
         const Group* const group = request->terms().group.get();
         line.served += request->rows() / (group != nullptr && weight_ ? weight_(*group) : 1.0);
-        line_up(of, line);
+        line.turn = ++turns_;
+        of.lines.insert(std::move(place));
         remove(request);
     }
     // Takes it out: it will not be run.
-    void remove(Request* request) {
+    void remove(Request* request) noexcept {
         Class& of = classes_[request->terms().priority - 1];
         Line& line = line_of(*request);
         line.waiting.erase(request->entry);
@@ -128,26 +129,29 @@ class Backlog {
         double clock = 0;                  // what the line had that was served last
     };
 
-    void line_up(Class& of, Line& line) {
-        line.turn = ++turns_;
-        of.lines.insert(&line);
-    }
-
     void insert(Request* request, Request* older) {
         Class& of = classes_[request->terms().priority - 1];
+        Line& line = line_of(*request);
+        const bool is_first = line.waiting.empty();
+        request->entry = {Forecast::due_ns(*request), ++order_, request};
+        line.waiting.insert(request->entry);
+        try {
+            if (request->terms().deadline_ns != Terms::kNoDeadline)
+                deadlines_.insert({request->terms().deadline_ns, request});
+            if (is_first) {
+                line.served = std::max(line.served, of.clock);
+                line.turn = ++turns_;
+                of.lines.insert(&line);
+            }
+        } catch (...) {
+            line.waiting.erase(request->entry);
+            deadlines_.erase({request->terms().deadline_ns, request});
+            throw;
+        }
         request->older = older;
         request->newer = older != nullptr ? older->newer : of.oldest;
         (older != nullptr ? older->newer : of.oldest) = request;
         (request->newer != nullptr ? request->newer->older : of.newest) = request;
-        request->entry = {Forecast::due_ns(*request), ++order_, request};
-        Line& line = line_of(*request);
-        if (line.waiting.empty()) {
-            line.served = std::max(line.served, of.clock);
-            line_up(of, line);
-        }
-        line.waiting.insert(request->entry);
-        if (request->terms().deadline_ns != Terms::kNoDeadline)
-            deadlines_.insert({request->terms().deadline_ns, request});
         ++size_;
     }
 

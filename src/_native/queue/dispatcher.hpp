@@ -5,17 +5,18 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
 
+#include "batch/chain.hpp"
 #include "batch/slot.hpp"
 #include "diagnostics/failpoint.hpp"
 #include "ladder/ladder.hpp"
 #include "queue/lane_share.hpp"
 #include "queue/queue.hpp"
+#include "queue/slots.hpp"
 #include "queue/work.hpp"
 #include "requests/job.hpp"
 #include "requests/request.hpp"
@@ -33,15 +34,15 @@ class Dispatcher {
         std::int64_t max_queue_delay_ns = 0;
         std::uint32_t ring_capacity = kRingCapacity;  // at least; max_queue_size may be raised to this
     };
-    static constexpr std::uint32_t kFirstSlotId = 3;  // smaller ones are the lanes' own bindings
 
     Dispatcher(RowLayout layout, std::uint32_t capacity, Options options)
         : layout_(std::move(layout)),
           capacity_(capacity),
+          none_(0, layout_.inputs, 0),
           max_batch_rows_(UINT32_MAX),
           max_queue_delay_ns_(options.max_queue_delay_ns),
           queue_(options.max_queue_size, options.ring_capacity) {
-        open_.store(open_next(), std::memory_order_seq_cst);
+        if (!open_next()) throw std::bad_alloc();
     }
 
     // What it has for any thread.
@@ -100,7 +101,7 @@ class Dispatcher {
     }
 
     // So many lanes run what there is, at these costs.
-    void adopt(std::shared_ptr<const Ladder> ladder, std::size_t lanes) {
+    void adopt(std::shared_ptr<const Ladder> ladder, std::size_t lanes) noexcept {
         const std::lock_guard lock(mutex_);
         share_.adopt(std::move(ladder), lanes);
     }
@@ -116,7 +117,7 @@ class Dispatcher {
     }
 
     // False when the queue is full; the job stays the caller's.
-    bool try_add(Job* job) {
+    bool try_add(Job* job) noexcept {
         const std::lock_guard lock(mutex_);
         if (queue_.is_full()) return false;
         jobs_.push_back(job);
@@ -135,7 +136,8 @@ class Dispatcher {
     enum class Taken { nothing, work, hold };
 
     // The next batch or chunk. `hold`: there are rows, to be run at `until` at the latest. `flush`: hold nothing back.
-    Taken take(Work& work, platform::Clock::time_point& until, bool flush) {
+    // Where there is no memory for a batch, those who would be in it are told, and what there is memory for goes on.
+    Taken take(Work& work, platform::Clock::time_point& until, bool flush) noexcept {
         const std::lock_guard lock(mutex_);
         work.slot = nullptr;
         work.job = nullptr;
@@ -154,7 +156,7 @@ class Dispatcher {
 
     // Ends the requests whose deadline has come. When the next one may: of those that were counted by the caller's last
     // seq_cst access at the latest.
-    std::int64_t expire(std::int64_t now) {
+    std::int64_t expire(std::int64_t now) noexcept {
         const std::lock_guard lock(mutex_);
         return queue_.expire(now);
     }
@@ -166,51 +168,49 @@ class Dispatcher {
     }
 
     // The slot's rows are consumed: its memory may be claimed again.
-    void give_back(Slot* slot) noexcept { free_slots_.give(slot); }
+    void give_back(Slot* slot) noexcept { slots_.give_back(slot); }
 
-    // A slot outside the claim order, for rows that must leave theirs.
-    Slot* spare_slot() {
+    // A slot outside the claim order, for rows that must leave theirs; null when there is no memory for one.
+    Slot* spare_slot() noexcept {
         const std::lock_guard lock(mutex_);
-        return free_slot();
+        return slots_.spare(capacity());
     }
 
     // Batches of up to `rows` rows from now on, which is no less than before; the lanes are ready for them.
-    void grow(std::uint32_t rows) {
+    void grow(std::uint32_t rows) noexcept {
         const std::lock_guard lock(mutex_);
         capacity_.store(rows, std::memory_order_relaxed);
         Slot& old = *open_slot();
-        if (ended_ || old.capacity >= rows || !old.word.try_seal_empty()) return;
+        if (ended_ || !is_open() || old.capacity >= rows || !old.word.try_seal_empty()) return;
         // Nobody has anything in it: a request that it is too small for would wait for ever.
         old.batch->settle(0);
-        free_slots_.give(&old);
-        open_.store(open_next(), std::memory_order_seq_cst);
+        slots_.give_back(&old);
+        open_next();
     }
 
     // (closing) Ends everything that waits in the ring and in jobs, with Outcome::closed; how many there were.
-    std::size_t close_waiting() {
+    std::size_t close_waiting() noexcept {
         const std::lock_guard lock(mutex_);
         std::size_t closed = queue_.close();
-        for (Job* job : jobs_) {
+        while (Job* const job = jobs_.pop_front()) {
             closed += job->end(Outcome::closed) ? 1 : 0;
             // What no lane has begun is finished here; a lane that has a chunk sees that the job is stopped.
             if (job->finish(job->hand_out_rest())) job->settle(1);
         }
-        jobs_.clear();
         queue_.set_jobs(0);
         queue_.wake_for_room();
         return closed;
     }
     // (closing) Ends the requests in the open slot with Outcome::closed; how many there were. Leases are left to the
     // lane that takes the slot.
-    std::size_t close_open_rows() {
+    std::size_t close_open_rows() noexcept {
         const std::lock_guard lock(mutex_);
-        return close_rows(*open_slot()->batch);
+        return is_open() ? close_rows(*open_slot()->batch) : 0;
     }
     // (closing) For good: take() hands out nothing any more, and the open slot is answered with Outcome::closed.
-    std::size_t end() {
+    std::size_t end() noexcept {
         const std::lock_guard lock(mutex_);
-        if (ended_) return 0;
-        ended_ = true;
+        if (std::exchange(ended_, true) || !is_open()) return 0;
         Slot& last = *open_slot();
         const std::uint32_t rows = last.word.seal();
         const std::size_t closed = close_rows(*last.batch);
@@ -228,13 +228,15 @@ class Dispatcher {
     // What is not back where it belongs; exact only at rest.
     InUse in_use() {
         const std::lock_guard lock(mutex_);
-        return {slots_.size() - outgrown_slots_ - free_slots_.count_at_rest() - 1,
-                batches_.size() - outgrown_batches_ - free_batches_.count_at_rest() - (ended_ ? 0 : 1),
-                queue_.requests_in_use(), ended_ ? 0 : open_slot()->word.approx_claimed()};
+        const std::size_t open = is_open() ? 1 : 0;
+        return {slots_.slots_in_use() - open, slots_.batches_in_use() - (ended_ ? 0 : open), queue_.requests_in_use(),
+                ended_ ? 0 : open_slot()->word.approx_claimed()};
     }
 
   private:
-    Slot* open_slot() const noexcept { return open_.load(std::memory_order_relaxed); }  // under the lock
+    // Under the lock. Where nothing is open, because there is no memory, it is a slot that is always sealed.
+    Slot* open_slot() const noexcept { return open_.load(std::memory_order_relaxed); }
+    bool is_open() const noexcept { return open_slot() != &none_; }
 
     std::size_t close_rows(Batch& batch) noexcept {
         std::size_t closed = 0;
@@ -256,42 +258,26 @@ class Dispatcher {
     // seq_cst: after the new limit (its release half), before the caller's look at the idle lanes; see limits_epoch().
     void announce_limits() noexcept { limits_epoch_.fetch_add(1, std::memory_order_seq_cst); }
 
-    Slot* open_next() {
-        Slot* const slot = next_slot();
-        slot->word.open();
-        return slot;
+    // False when there is no memory for it: nothing is open then.
+    bool open_next() noexcept {
+        Slot* const slot = slots_.next(capacity());
+        if (slot != nullptr) slot->word.open();
+        // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
+        open_.store(slot != nullptr ? slot : &none_, std::memory_order_seq_cst);
+        return slot != nullptr;
     }
-    // Of the full capacity, with a fresh batch. Smaller ones, from before grow(), are left alone: a claimer may still
-    // look at them.
-    Slot* next_slot() {
-        Slot* const slot = free_slot();
-        Batch* const batch = free_batch();
-        slot->batch = batch;
-        return slot;
-    }
-    Slot* free_slot() {
-        for (Slot* slot = free_slots_.take(); slot != nullptr; slot = free_slots_.take()) {
-            if (slot->capacity == capacity()) return slot;
-            ++outgrown_slots_;
+    // There is no memory for a batch of those who wait: as many as it might have had are told so.
+    void refuse_batch() noexcept {
+        std::uint32_t rows = 0;
+        while (rows < max_batch_rows()) {
+            const std::uint32_t refused = queue_.refuse_next();
+            if (refused == 0) return;
+            rows += refused;
         }
-        const auto id = kFirstSlotId + static_cast<std::uint32_t>(slots_.size());
-        slots_.push_back(std::make_unique<Slot>(id, layout_.inputs, capacity()));
-        return slots_.back().get();
-    }
-    Batch* free_batch() {
-        for (Batch* batch = free_batches_.take(); batch != nullptr; batch = free_batches_.take()) {
-            if (batch->capacity() == capacity()) {
-                batch->open();
-                return batch;
-            }
-            ++outgrown_batches_;
-        }
-        batches_.push_back(std::make_unique<Batch>(free_batches_, layout_.outputs, capacity()));
-        return batches_.back().get();
     }
 
     // Gives rows of `slot` to those who wait; or makes a batch of its own, in work.slot, when others go first.
-    void gather_waiting(Slot& open, Work& work) {
+    void gather_waiting(Slot& open, Work& work) noexcept {
         bool is_special = queue_.has_special();
         do {
             if (is_special) queue_.drain();
@@ -302,11 +288,12 @@ class Dispatcher {
     }
 
     // Plain requests, in order of arrival. False when the next one is not plain.
-    bool gather_ring(Slot& slot, Work& work) {
+    bool gather_ring(Slot& slot, Work& work) noexcept {
         while (Request* const request = queue_.next_in_ring()) {
             if (!request->terms().is_plain()) return false;
             bool is_taken = false;
             if (request->state() == Request::State::queued) {
+                if (!work.has_place()) return true;
                 const std::uint32_t row = slot.word.try_claim(request->rows(), room_for(request->rows(), slot));
                 if (row == ClaimWord::kNone) return true;  // it stays there for the next batch
                 is_taken = give_row(request, slot, row, work);
@@ -317,30 +304,41 @@ class Dispatcher {
     }
 
     // In the backlog's order.
-    void gather_backlog(Slot& open, Work& work) {
-        if (!queue_.has_backlog()) return;
+    void gather_backlog(Slot& open, Work& work) noexcept {
+        while (!gather_next(open, work)) continue;
+    }
+    // The first one in order, and those that may go with it. False when it was given up, and another is first now.
+    bool gather_next(Slot& open, Work& work) noexcept {
+        if (!queue_.has_backlog()) return true;
         // What is due before the end of the shortest inference is not begun.
         queue_.expire_due(now_ns() + share_.shortest_run_ns());
         Request* const first = queue_.next_live([](const Request&) { return true; });
-        if (first == nullptr) return;
+        if (first == nullptr) return true;
         const std::uint32_t claimed = open.word.approx_claimed(), published = open.word.published();
         // Rows that nobody has written yet would hold the batch up.
         const bool joins = first->job() == nullptr && first->terms().key == 0 &&
                            claimed + first->rows() <= room_for(first->rows(), open) && (claimed == 0 || published > 0);
-        if (joins)
-            return gather_from(first, open, work,
-                               [&](std::uint32_t rows) { return open.word.try_claim(rows, room_for(rows, open)); });
+        if (joins) {
+            gather_from(first, open, work,
+                        [&](std::uint32_t rows) { return open.word.try_claim(rows, room_for(rows, open)); });
+            return true;
+        }
         // What has been gathered, and what was there before, goes first.
-        if (!work.gathered.empty()) return;
-        if (published > 0 && !Backlog::goes_before(*first, open.batch->opened_ns())) return;
+        if (!work.gathered.empty()) return true;
+        if (published > 0 && !Backlog::goes_before(*first, open.batch->opened_ns())) return true;
         if (first->job() != nullptr) {
-            if (begin_job(first, work)) return;
+            if (begin_job(first, work)) return true;
             queue_.give_up(first);
-            return gather_backlog(open, work);
+            return false;
         }
         // Of a slot that was never open, because anybody claims rows of the open one: those without a key, and those of
         // lower priority.
-        Slot& slot = *(work.slot = next_slot());
+        work.slot = slots_.next(capacity());
+        if (work.slot == nullptr) {
+            queue_.refuse_next();  // which is `first`
+            return false;
+        }
+        Slot& slot = *work.slot;
         slot.word.open_sealed();
         work.rows = 0;
         gather_from(first, slot, work, [&](std::uint32_t rows) {
@@ -349,14 +347,15 @@ class Dispatcher {
         });
         work.reason = work.rows >= room(slot) ? LaneStats::full : LaneStats::idle;
         share_.begin(work.rows);
+        return true;
     }
     // `first` and those behind it that have its key, as many as fit. `rows_of` hands the rows out.
     template <class RowsOf>
-    void gather_from(Request* first, Slot& slot, Work& work, RowsOf rows_of) {
+    void gather_from(Request* first, Slot& slot, Work& work, RowsOf rows_of) noexcept {
         const std::uint64_t key = first->terms().key;
         const auto has_key = [key](const Request& each) { return each.job() == nullptr && each.terms().key == key; };
         for (Request* request = first; request != nullptr; request = queue_.next_live(has_key)) {
-            const std::uint32_t row = rows_of(request->rows());
+            const std::uint32_t row = work.has_place() ? rows_of(request->rows()) : ClaimWord::kNone;
             if (row == ClaimWord::kNone) return;
             if (!give_row(request, slot, row, work)) {
                 queue_.give_up(request);
@@ -367,7 +366,7 @@ class Dispatcher {
     }
 
     // Moves a job on to those of which the lanes take chunks, and takes the first one. False when it was given up.
-    bool begin_job(Request* request, Work& work) {
+    bool begin_job(Request* request, Work& work) noexcept {
         if (!request->try_take()) return false;
         Job* const job = request->job();
         if (request->terms().priority < kDefaultPriority)
@@ -381,7 +380,7 @@ class Dispatcher {
     }
 
     // False when the request was given up in this very moment, and nobody will ask for these rows.
-    bool give_row(Request* request, Slot& slot, std::uint32_t row, Work& work) {
+    bool give_row(Request* request, Slot& slot, std::uint32_t row, Work& work) noexcept {
         const std::uint32_t rows = request->rows();
         slot.batch->begin(row, rows);
         if (row == 0) slot.batch->set_opened_ns(request->arrived_ns());
@@ -395,7 +394,8 @@ class Dispatcher {
         return false;
     }
 
-    Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) {
+    Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) noexcept {
+        if (!is_open() && queue_.approx_waiting() > 0 && !open_next()) refuse_batch();
         Slot& slot = *open_slot();
         if (!holds_batches()) share_.update(slot.word.approx_claimed() + queue_.approx_waiting());
         if (queue_.approx_waiting() > 0) {
@@ -403,6 +403,7 @@ class Dispatcher {
             queue_.wake_for_room();
             if (work.slot != nullptr || work.job != nullptr) return Taken::work;
         }
+        if (!is_open()) return Taken::nothing;
         const bool is_blocked = queue_.is_blocked();
         // Rows that nobody has written yet are waited for only when somebody else is held up by them.
         if (work.gathered.empty() && slot.word.published() == 0 && !is_blocked) return Taken::nothing;
@@ -421,12 +422,11 @@ class Dispatcher {
         work.rows = slot.word.seal();
         work.reason = work.rows >= full ? LaneStats::full : delay_ns > 0 ? LaneStats::delay : LaneStats::idle;
         share_.begin(work.rows);
-        // seq_cst: has_work() of a lane that parks must find the slot that later rows are published in.
-        open_.store(open_next(), std::memory_order_seq_cst);
+        open_next();
         return Taken::work;
     }
 
-    bool take_chunk(Work& work) {
+    bool take_chunk(Work& work) noexcept {
         if (jobs_.empty()) return false;
         work.job = jobs_.front();
         work.chunk = work.job->next_chunk(max_batch_rows());
@@ -442,6 +442,7 @@ class Dispatcher {
     const RowLayout layout_;
     std::atomic<std::uint32_t> capacity_;  // written under the lock
 
+    mutable Slot none_;  // see open_slot()
     // Read by every claim; written once per batch, and the limits when somebody changes them.
     alignas(platform::kNoSharing) std::atomic<Slot*> open_{nullptr};
     std::atomic<std::uint32_t> max_batch_rows_;
@@ -450,16 +451,12 @@ class Dispatcher {
     LaneShare share_;
     Queue queue_;
 
-    // Everything below: under the lock, but for give() on the free lists.
+    // Everything below: under the lock, but for Slots::give_back().
     std::mutex mutex_;
     bool ended_ = false;
     bool job_next_ = false;
-    std::deque<Job*> jobs_;
-    std::vector<std::unique_ptr<Slot>> slots_;
-    std::vector<std::unique_ptr<Batch>> batches_;
-    std::size_t outgrown_slots_ = 0, outgrown_batches_ = 0;
-    FreeList<Slot> free_slots_;
-    FreeList<Batch> free_batches_;
+    Chain<Job> jobs_;
+    Slots slots_{layout_};
 };
 
 }  // namespace ovengine

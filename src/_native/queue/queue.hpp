@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <new>
 #include <thread>
 #include <utility>
 
@@ -36,12 +37,13 @@ class Queue {
 
     // --- Requests, from a pool ---
 
-    // A request to be filled in.
+    // A request to be filled in. Throws std::bad_alloc.
     Request* make_request() {
         Request* request = nullptr;
         if (request_pool_.try_pop(request)) return request;
+        request = new Request;
         requests_made_.fetch_add(1, std::memory_order_relaxed);
-        return new Request;
+        return request;
     }
     // One owner less; the last one returns it to the pool.
     void drop(Request* request) noexcept {
@@ -63,7 +65,7 @@ class Queue {
     // --- Who waits ---
 
     // False when the queue is full; the request stays the caller's.
-    bool try_queue(Request* request) {
+    bool try_queue(Request* request) noexcept {
         const Terms& terms = request->terms();
         if (terms.is_plain()) return try_push(request);
         const auto push = [this](Request* place) {
@@ -104,6 +106,7 @@ class Queue {
     std::uint64_t cancelled() const noexcept { return cancelled_.load(); }
     std::uint64_t expired() const noexcept { return expired_.load(); }
     std::uint64_t superseded() const noexcept { return superseded_.load(); }
+    std::uint64_t refused() const noexcept { return refused_.load(); }
 
     // --- Room ---
 
@@ -181,13 +184,17 @@ class Queue {
     // --- Under the dispatcher's lock: the backlog, in its order ---
 
     bool has_backlog() const noexcept { return !backlog_.empty(); }
-    // All that is in the ring, into the backlog.
-    void drain() {
+    // All that is in the ring, into the backlog; those for which there is no memory there are told.
+    void drain() noexcept {
         while (next_in_ring() != nullptr) {
-            if (carried_->terms().is_plain()) enter(*carried_);
-            backlog_.add(carried_);
-            carried_ = nullptr;
-            ++since_sweep_;
+            Request* const request = std::exchange(carried_, nullptr);
+            if (request->terms().is_plain()) enter(*request);
+            try {
+                backlog_.add(request);
+                ++since_sweep_;
+            } catch (const std::bad_alloc&) {
+                end_place(request, [this](Request& each) { refuse(each); });
+            }
         }
         // Those that were given up and are nobody's next still take room.
         if (since_sweep_ <= backlog_.size()) return;
@@ -198,7 +205,7 @@ class Queue {
     }
     // The first one in the backlog that still waits and `accepts(request)`, or null.
     template <class Accepts>
-    Request* next_live(Accepts accepts) {
+    Request* next_live(Accepts accepts) noexcept {
         ++since_sweep_;
         for (;;) {
             Request* const request = backlog_.find([&](const Request& each) { return !each.waits() || accepts(each); });
@@ -207,52 +214,54 @@ class Queue {
         }
     }
     // A lane has it.
-    void take(Request* request) {
+    void take(Request* request) noexcept {
         backlog_.take(request);
         if (request->terms().latest_only) request->terms().group->forget(request);
         leave(*request);
         waiting_.fetch_sub(1, std::memory_order_relaxed);
     }
     // Of the backlog, and not waiting any more: out with it, or with what has taken its place.
-    void give_up(Request* request) {
-        Group* const group = request->terms().latest_only ? request->terms().group.get() : nullptr;
+    void give_up(Request* request) noexcept {
         const Request::State state = request->state();
         if (state == Request::State::superseded)
-            if (Request* const heir = group->heir(request)) {
-                backlog_.replace(request, heir);
-                special_.fetch_add(1, std::memory_order_relaxed);
-                enter(*heir);
-                leave(*request);
-                finish_job(*request);
-                return drop(request);
-            }
-        if (group != nullptr) group->forget(request);
+            if (Request* const heir = request->terms().group->heir(request)) return replace(request, heir);
         // A job is cancelled without its request.
         if (state == Request::State::cancelled || state == Request::State::queued) cancelled_.add(1);
-        finish_job(*request);
         backlog_.remove(request);
-        leave(*request);
-        drop(request);
-        waiting_.fetch_sub(1, std::memory_order_relaxed);
+        end_place(request, [](Request&) {});
+    }
+    // There is no memory for the batch of the next one, in the ring or in the backlog: that is its answer, and this how
+    // many rows it has. 0 when nobody waits, or a job is next, which needs no batch.
+    std::uint32_t refuse_next() noexcept {
+        if (has_special() || (next_in_ring() != nullptr && !carried_->terms().is_plain())) drain();
+        Request* const request = has_backlog() ? next_live([](const Request&) { return true; }) : next_in_ring();
+        if (request == nullptr || request->job() != nullptr) return 0;
+        const std::uint32_t rows = request->rows();
+        const bool refused = refuse(*request);
+        if (request != carried_) {
+            give_up(request);
+        } else if (refused) {
+            drop(request);
+            take_next();
+        } else {
+            drop_next();
+        }
+        return rows;
     }
     // Ends those that are due by then. True when there were any.
-    bool expire_due(std::int64_t until_ns) {
+    bool expire_due(std::int64_t until_ns) noexcept {
         bool any = false;
         for (Request* first = backlog_.first_deadline(); first != nullptr && first->terms().deadline_ns <= until_ns;
              first = backlog_.first_deadline()) {
-            // Counted before it is told. Taken by a lane it is not: that is under the lock, and out of the backlog.
-            expired_.add(1);
-            if (first->expire())
-                learn(0, 1);
-            else
-                expired_.add(UINT64_MAX);  // less one: it was given up before
+            // Taken by a lane it is not: that is under the lock, and out of the backlog.
+            if (end_counted(expired_, [&] { return first->expire(); })) learn(0, 1);
             give_up(first);
             any = true;
         }
         return any;
     }
     // See Dispatcher::expire().
-    std::int64_t expire(std::int64_t now) {
+    std::int64_t expire(std::int64_t now) noexcept {
         if (has_special()) drain();
         if (expire_due(now)) wake_for_room();
         const Request* const first = backlog_.first_deadline();
@@ -262,13 +271,20 @@ class Queue {
         return all_here ? next : std::min(next, now + kMomentNs);
     }
     // (closing) Ends all of them with Outcome::closed; how many there were.
-    std::size_t close() {
+    std::size_t close() noexcept {
         std::size_t closed = 0;
         // seq_cst: pairs with try_queue(), whose caller looks at `closed` afterwards. A request that is counted here
         // and not in the ring yet is a moment away; one that is not counted yet will be cleared by its own thread.
         while (waiting_.load(std::memory_order_seq_cst) > 0) {
-            drain();
-            if (backlog_.empty()) std::this_thread::yield();
+            if (next_in_ring() == nullptr && backlog_.empty()) std::this_thread::yield();
+            while (Request* const request = next_in_ring()) {
+                carried_ = nullptr;
+                if (request->terms().is_plain()) enter(*request);
+                end_place(request, [&](Request& each) {
+                    closed += each.close();
+                    cancelled_.add(each.state() == Request::State::cancelled ? 1 : 0);
+                });
+            }
             backlog_.for_each([&](Request* request) {
                 closed += request->close();
                 give_up(request);
@@ -313,6 +329,54 @@ class Queue {
         return result;
     }
 
+    bool refuse(Request& request) noexcept {
+        return end_counted(refused_, [&] { return request.refuse(); });
+    }
+    // Counted before it is told; not at all when `end()` says that it was given up before.
+    template <class End>
+    static bool end_counted(Counter& count, End end) noexcept {
+        count.add(1);
+        const bool ended = end();
+        if (!ended) count.add(UINT64_MAX);  // less one
+        return ended;
+    }
+    // In the backlog, `heir` gets the place of `request`, which was superseded.
+    void replace(Request* request, Request* heir) noexcept {
+        enter_heir(*heir);
+        try {
+            backlog_.replace(request, heir);
+        } catch (const std::bad_alloc&) {
+            backlog_.remove(request);
+            end_place(heir, [this](Request& each) { refuse(each); });
+        }
+        end_entered(request);
+    }
+    // Of one that was entered, and is in neither the ring nor the backlog any more: the end of its wait, and of the
+    // wait of whoever has its place. `end(request)` says how each ends.
+    template <class End>
+    void end_place(Request* request, End end) noexcept {
+        while (request != nullptr) {
+            end(*request);
+            Group* const group = request->terms().latest_only ? request->terms().group.get() : nullptr;
+            Request* const heir = group != nullptr ? group->heir(request) : nullptr;
+            if (heir != nullptr)
+                enter_heir(*heir);
+            else if (group != nullptr)
+                group->forget(request);
+            end_entered(request);
+            request = heir;
+        }
+        waiting_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    void end_entered(Request* request) noexcept {
+        finish_job(*request);
+        leave(*request);
+        drop(request);
+    }
+    void enter_heir(const Request& heir) noexcept {
+        special_.fetch_add(1, std::memory_order_relaxed);
+        enter(heir);
+    }
     // The count of a request with terms, and of any in the backlog. seq_cst: before the ring's push, see expire().
     void enter(const Request& request) noexcept {
         forecast_.enter(request);
@@ -346,8 +410,8 @@ class Queue {
     std::atomic<std::size_t> job_count_{0};
 
     // Under the dispatcher's lock.
-    Counter cancelled_, expired_;  // while they waited
-    Request* carried_ = nullptr;   // the head of the ring, which found no room
+    Counter cancelled_, expired_, refused_;  // while they waited
+    Request* carried_ = nullptr;             // the head of the ring, which found no room
     Backlog backlog_;
     std::size_t since_sweep_ = 0;
 };

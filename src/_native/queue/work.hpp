@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <numeric>
 #include <vector>
 
@@ -33,10 +34,25 @@ struct Work {
     Slot* slot = nullptr;
     std::uint32_t rows = 0;
     LaneStats::Reason reason = LaneStats::idle;
-    std::vector<Gathered> gathered;  // requests whose rows the lane has yet to copy, assign and publish
+    std::vector<Gathered> gathered;  // requests whose rows the lane has yet to copy, assign and publish; has_place()
     Job* job = nullptr;
     Job::Chunk chunk{};
     std::shared_ptr<Session> session;  // that the job is of
+
+    Work() { gathered.reserve(kPlaces); }
+    // For one more in `gathered`? There always is for some.
+    bool has_place() noexcept {
+        if (gathered.size() < gathered.capacity()) return true;
+        try {
+            gathered.reserve(2 * gathered.capacity());
+            return true;
+        } catch (const std::bad_alloc&) {
+            return false;
+        }
+    }
+
+  private:
+    static constexpr std::size_t kPlaces = 64;
 };
 
 inline std::int64_t now_ns() noexcept { return platform::Clock::now().time_since_epoch().count(); }

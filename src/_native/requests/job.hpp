@@ -7,7 +7,10 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "batch/completion.hpp"
@@ -93,9 +96,12 @@ class Job final : public Completion {
         end(Outcome::ok);
         return true;
     }
-    void fail(std::string reason) {
-        const std::lock_guard lock(failure_mutex_);
-        if (failure_.empty()) failure_ = std::move(reason);
+    void fail(std::string_view reason) noexcept {
+        try {
+            const std::lock_guard lock(failure_mutex_);
+            if (!failure_) failure_.emplace(reason);
+        } catch (const std::bad_alloc&) {
+        }
         Outcome expected = Outcome::pending;
         outcome_.compare_exchange_strong(expected, Outcome::failed, std::memory_order_acq_rel);
     }
@@ -125,8 +131,10 @@ class Job final : public Completion {
     bool quiet() const noexcept { return left_.load(std::memory_order_acquire) == 0; }
     std::string failure(std::uint32_t) const override {
         const std::lock_guard lock(failure_mutex_);
-        return failure_;
+        return failure_.value_or("no memory was left to say why");
     }
+
+    Job* next = nullptr;  // of those that wait for lanes
 
   private:
     void recycle() noexcept override { delete this; }
@@ -140,7 +148,7 @@ class Job final : public Completion {
     std::atomic<Outcome> outcome_{Outcome::pending};
     std::atomic<bool> completed_{false};
     mutable std::mutex failure_mutex_;
-    std::string failure_;
+    std::optional<std::string> failure_;
     std::vector<ShapedInput> shaped_inputs_;
     std::vector<ShapedOutput> shaped_outputs_;
     const bool shaped_ = false;

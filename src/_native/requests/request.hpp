@@ -41,10 +41,10 @@ struct Terms {
 //   queued --gather--> assigned   (batch and row are known; the event is set)
 //   queued --cancel--> cancelled  (the lane drops it when it comes by)
 //   queued --close---> closed     (the event is set)
-//   queued --------> expired, superseded  (like cancelled, by the core)
+//   queued --------> expired, superseded, no_memory  (like cancelled, by the core)
 class Request {
   public:
-    enum class State : std::uint8_t { queued, taken, assigned, cancelled, closed, expired, superseded };
+    enum class State : std::uint8_t { queued, taken, assigned, cancelled, closed, expired, superseded, no_memory };
 
     Request() = default;
     Request(const Request&) = delete;
@@ -97,9 +97,10 @@ class Request {
     }
     // The owner's. False when a lane has it already.
     bool cancel() noexcept { return give_up(State::cancelled, Outcome::cancelled); }
-    // The core's: its deadline has come, or a newer one has its place.
+    // The core's: its deadline has come, a newer one has its place, or there is no memory for its batch.
     bool expire() noexcept { return give_up(State::expired, Outcome::expired); }
     bool supersede() noexcept { return give_up(State::superseded, Outcome::superseded); }
+    bool refuse() noexcept { return give_up(State::no_memory, Outcome::no_memory); }
 
     State state() const noexcept { return state_.load(std::memory_order_acquire); }
     Event& event() noexcept { return event_; }

@@ -5,13 +5,13 @@
 #include <atomic>
 #include <bit>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include "batch/chain.hpp"
 #include "device/executor.hpp"
 #include "platform/futex.hpp"
 #include "requests/job.hpp"
@@ -33,6 +33,8 @@ class Session {
     // Only for who runs or holds it (but for what never changes: the names and types of the state).
     StatefulExecutor& executor() const noexcept { return *executor_; }
 
+    Session* next = nullptr;  // in the line of its home, under the lock of `all_`
+
   private:
     friend class Sessions;
 
@@ -40,11 +42,12 @@ class Session {
     const std::uint32_t home_;
     const std::unique_ptr<StatefulExecutor> executor_;
     // Everything below: under the lock of `all_`.
-    std::deque<Job*> waiting_;
+    Chain<Job> waiting_;
     Job* running_ = nullptr;
     bool busy_ = false;   // waits for a lane, is run by one, or is held
     bool reset_ = false;  // before whatever comes next
     bool closed_ = false;
+    std::shared_ptr<Session> in_line_;  // itself, while it is in the line of its home
     std::uint32_t rest_waiters_ = 0;
     std::atomic<std::uint32_t> rest_epoch_{0};
 };
@@ -76,16 +79,17 @@ class Sessions {
                 if (load(other) < load(home)) home = other;
             ++homes_[home]->sessions;
         }
+        std::shared_ptr<Session> session;
         try {
-            auto session = std::make_shared<Session>(*this, home, homes_[home]->compiled->make_stateful());
-            const std::lock_guard lock(mutex_);
-            open_.insert(session.get());
-            return session;
+            session = std::make_shared<Session>(*this, home, homes_[home]->compiled->make_stateful());
         } catch (...) {
             const std::lock_guard lock(mutex_);
-            --homes_[home]->sessions;
+            --homes_[home]->sessions;  // from here on ~Session() does that
             throw;
         }
+        const std::lock_guard lock(mutex_);
+        open_.insert(session.get());
+        return session;
     }
 
     enum class Added { ok, full, closed };
@@ -93,7 +97,7 @@ class Sessions {
     // The job becomes the session's last request, and the caller's again when it is not `ok`. `has_room()`: may it wait
     // beside the others? Asked when it has been counted. On `ok` the lanes of the home are to be told.
     template <class HasRoom>
-    Added add(const std::shared_ptr<Session>& session, Job* job, HasRoom has_room) {
+    Added add(const std::shared_ptr<Session>& session, Job* job, HasRoom has_room) noexcept {
         const std::lock_guard lock(mutex_);
         if (closed_ || session->closed_) return Added::closed;
         // seq_cst: pairs with Dispatcher::try_push(), which counts and then asks as well; of two for one place at least
@@ -117,25 +121,23 @@ class Sessions {
 
     // The next session of a home and its first request; the caller runs it and calls done(). Null when none waits.
     // There is room for another request then, as after end() and end_all(): the caller tells who waits for it.
-    std::shared_ptr<Session> take(std::uint32_t home_index, Job*& job) {
+    std::shared_ptr<Session> take(std::uint32_t home_index, Job*& job) noexcept {
         Home& home = *homes_[home_index];
         // relaxed: a hint; a lane that goes to sleep asks has_work().
         if (home.ready_count.load(std::memory_order_relaxed) == 0) return nullptr;
         const std::lock_guard lock(mutex_);
         if (home.ready.empty()) return nullptr;
-        auto session = std::move(home.ready.front());
-        home.ready.pop_front();
-        home.ready_count.store(static_cast<std::uint32_t>(home.ready.size()), std::memory_order_seq_cst);
-        job = session->running_ = session->waiting_.front();
+        auto session = std::move(home.ready.pop_front()->in_line_);
+        home.count_ready();
+        job = session->running_ = session->waiting_.pop_front();
         job->retain(1);  // for end()
-        session->waiting_.pop_front();
         waiting_.fetch_sub(1, std::memory_order_relaxed);
         return session;
     }
 
     // The request that take() gave is through, or the session no longer held. The session's next request waits for a
     // lane from here on; true when there is one.
-    bool done(const std::shared_ptr<Session>& session) {
+    bool done(const std::shared_ptr<Session>& session) noexcept {
         const std::lock_guard lock(mutex_);
         if (session->running_ != nullptr) std::exchange(session->running_, nullptr)->release(1);
         if (!session->waiting_.empty()) {
@@ -181,19 +183,40 @@ class Sessions {
         session.closed_ = true;
     }
     // (closed) Ends what the session has left with Outcome::closed; how many there were.
-    std::size_t end(Session& session) {
-        std::vector<std::shared_ptr<Session>> dropped;
+    std::size_t end(Session& session) noexcept {
+        std::shared_ptr<Session> dropped;  // without the lock, which ~Session() takes
         const std::lock_guard lock(mutex_);
         const bool running = session.running_ != nullptr && session.running_->end(Outcome::closed);
-        return end_waiting(session, dropped) + (running ? 1 : 0);
+        const std::size_t ended = end_waiting(session);
+        Home& home = *homes_[session.home_];
+        // One that waited for a lane waits no more; otherwise who runs or holds it calls done().
+        if (home.ready.remove(&session)) {
+            home.count_ready();
+            rest(session);
+            dropped = std::move(session.in_line_);
+        }
+        return ended + (running ? 1 : 0);
     }
     // (closing the model) For good: no more requests, and those that wait end with Outcome::closed; how many.
-    std::size_t end_all() {
-        std::vector<std::shared_ptr<Session>> dropped;
-        const std::lock_guard lock(mutex_);
-        closed_ = true;
+    std::size_t end_all() noexcept {
+        Chain<Session> dropped;
         std::size_t ended = 0;
-        for (Session* const session : open_) ended += end_waiting(*session, dropped);
+        {
+            const std::lock_guard lock(mutex_);
+            closed_ = true;
+            for (Session* const session : open_) ended += end_waiting(*session);
+            for (const auto& home : homes_) {
+                while (Session* const session = home->ready.pop_front()) {
+                    rest(*session);
+                    dropped.push_back(session);  // it joins no line any more
+                }
+                home->count_ready();
+            }
+        }
+        // Without the lock, which ~Session() takes.
+        while (Session* const session = dropped.pop_front()) {
+            const std::shared_ptr<Session> last = std::move(session->in_line_);
+        }
         return ended;
     }
 
@@ -217,43 +240,37 @@ class Sessions {
         const std::shared_ptr<const CompiledModel> compiled;
         std::uint64_t lanes = 0;
         std::uint32_t sessions = 0;
-        std::deque<std::shared_ptr<Session>> ready;
+        Chain<Session> ready;
         std::atomic<std::uint32_t> ready_count{0};  // written under the lock
+
+        // seq_cst: before the caller's look at the idle lanes, pairs with has_work().
+        void count_ready() noexcept {
+            ready_count.store(static_cast<std::uint32_t>(ready.size()), std::memory_order_seq_cst);
+        }
     };
 
     // Everything below: under the lock.
     double load(std::uint32_t home) const noexcept {
         return static_cast<double>(homes_[home]->sessions) / std::popcount(homes_[home]->lanes);
     }
-    void make_ready(const std::shared_ptr<Session>& session) {
+    void make_ready(const std::shared_ptr<Session>& session) noexcept {
         Home& home = *homes_[session->home_];
-        home.ready.push_back(session);
-        // seq_cst: before the caller's look at the idle lanes, pairs with has_work().
-        home.ready_count.store(static_cast<std::uint32_t>(home.ready.size()), std::memory_order_seq_cst);
+        session->in_line_ = session;
+        home.ready.push_back(session.get());
+        home.count_ready();
     }
     void rest(Session& session) noexcept {
         session.busy_ = false;
         session.rest_epoch_.fetch_add(1, std::memory_order_relaxed);  // the lock orders it; see wait_for_rest()
         if (session.rest_waiters_ > 0) platform::futex_wake_all(session.rest_epoch_);
     }
-    // `dropped`: what to let go of without the lock, which ~Session() takes.
-    std::size_t end_waiting(Session& session, std::vector<std::shared_ptr<Session>>& dropped) {
-        if (session.waiting_.empty()) return 0;
+    std::size_t end_waiting(Session& session) noexcept {
         std::size_t ended = 0;
-        for (Job* const job : std::exchange(session.waiting_, {})) {
+        while (Job* const job = session.waiting_.pop_front()) {
             ended += job->end(Outcome::closed) ? 1 : 0;
             waiting_.fetch_sub(1, std::memory_order_relaxed);
             if (job->finish(job->hand_out_rest())) job->settle(1);
         }
-        // One that waited for a lane waits no more; otherwise who runs or holds it calls done().
-        Home& home = *homes_[session.home_];
-        const auto found = std::find_if(home.ready.begin(), home.ready.end(),
-                                        [&](const auto& other) { return other.get() == &session; });
-        if (found == home.ready.end()) return ended;
-        dropped.push_back(std::move(*found));
-        home.ready.erase(found);
-        home.ready_count.store(static_cast<std::uint32_t>(home.ready.size()), std::memory_order_seq_cst);
-        rest(session);
         return ended;
     }
 

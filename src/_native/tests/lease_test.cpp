@@ -137,7 +137,7 @@ TEST("a lease that is marked late is lost all the same") {
     std::thread lessee([&] { CHECK(model->begin_lease(1, lease) == Admission::ok); });
     REQUIRE(gate.wait_until_reached());
     Ticket other = model.submit(5);
-    std::this_thread::sleep_for(3 * Lane::kLeaseGrace);
+    std::this_thread::sleep_for(3 * LateLeases::kLeaseGrace);
     gate.open();
     lessee.join();
     CHECK(Model::wait(other, 2s) == Outcome::ok);

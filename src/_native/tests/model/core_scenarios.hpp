@@ -1,4 +1,4 @@
-// What threads may do to the whole core, with one lane or two and a device that takes no time, and to its queue.
+// What threads may do to the whole core, with one lane or two and a device that takes no time.
 #pragma once
 
 #include "scenario.hpp"
@@ -19,8 +19,9 @@ class NullExecutor final : public Executor {
         std::memcpy(outputs[0], inputs[0], size_ * sizeof(float));
         std::size_t first = 0;
         for (std::uint32_t row = 0; row < size_; ++row) {
-            const auto tag = static_cast<std::size_t>(reinterpret_cast<const float*>(inputs[0])[row]);
-            if (tag == 0) continue;
+            const auto* tags = reinterpret_cast<const float*>(inputs[0]);
+            const auto tag = static_cast<std::size_t>(tags[row]);
+            if (std::find(tags, tags + row, tags[row]) != tags + row) continue;  // padding repeats a row
             EXPECT(!shadow_.has_keys || first == 0 || first / 10 == tag / 10);
             first = tag;
             EXPECT(int(shadow_.written[tag]($)) == 1);
@@ -52,6 +53,10 @@ struct Core {
                                            ModelCore::Options{{.max_queue_size = limit, .ring_capacity = limit}});
         core->lanes_.running_.store(static_cast<std::uint32_t>(lane_count), std::memory_order_relaxed);
         clients.store(count, std::memory_order_relaxed);
+    }
+    void run_lane(std::uint32_t index) {
+        core->lanes_.run_lane(index);
+        core->lanes_.running_.fetch_sub(1, std::memory_order_acq_rel);  // as Lanes::start_thread() does
     }
     // The last client sends the lane home.
     void leave() {
@@ -92,7 +97,7 @@ template <int kCapacity>
 struct CoreSubmit : rl::test_suite<CoreSubmit<kCapacity>, 3>, Core {
     void before() { make(kCapacity, 2); }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         for (int i = 0; i < 2; ++i) {
             const float value = static_cast<float>(10 * index + i + 1);
             Ticket ticket = submit(value);
@@ -108,7 +113,7 @@ struct CoreSubmit : rl::test_suite<CoreSubmit<kCapacity>, 3>, Core {
 struct CoreTwoLanes : rl::test_suite<CoreTwoLanes, 4>, Core {
     void before() { make(2, 2, 2); }
     void thread(unsigned index) {
-        if (index >= 2) return core->lanes_.run_lane(index - 2);
+        if (index >= 2) return run_lane(index - 2);
         for (int i = 0; i < 2; ++i) {
             const float value = static_cast<float>(10 * index + i + 1);
             Ticket ticket = submit(value);
@@ -124,7 +129,7 @@ struct CoreTwoLanes : rl::test_suite<CoreTwoLanes, 4>, Core {
 struct CoreRoom : rl::test_suite<CoreRoom, 3>, Core {
     void before() { make(1, 2, 1, 1); }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         const float value = static_cast<float>(10 * index + 1);
         Ticket first = submit(value), second = submit(value + 1);
         expect_result(first, value);
@@ -141,7 +146,7 @@ template <bool kCancel>
 struct CoreJob : rl::test_suite<CoreJob<kCancel>, 4>, Core {
     void before() { make(1, 2, 2); }
     void thread(unsigned index) {
-        if (index >= 2) return core->lanes_.run_lane(index - 2);
+        if (index >= 2) return run_lane(index - 2);
         if (index == 0) {
             float rows[2] = {5, 6};
             shadow.written[5]($) = shadow.written[6]($) = 1;
@@ -168,69 +173,6 @@ struct CoreJob : rl::test_suite<CoreJob<kCancel>, 4>, Core {
     void after() { check_rest(); }
 };
 
-// try_queue / close_waiting: a request on its way into the ring is cleared by the closer or by its own thread.
-struct QueueClose : rl::test_suite<QueueClose, 2> {
-    std::unique_ptr<Dispatcher> dispatcher;
-    model::atomic<bool> closed{false};
-    Request* request;
-    void before() {
-        dispatcher = std::make_unique<Dispatcher>(RowLayout{{4}, {4}}, 1,
-                                                  Dispatcher::Options{.max_queue_size = 2, .ring_capacity = 2});
-        request = dispatcher->queue().make_request();
-        request->begin(1, 0);
-    }
-    void thread(unsigned index) {
-        if (index == 0) {
-            EXPECT(dispatcher->queue().try_queue(request));
-            if (closed.load(std::memory_order_seq_cst)) dispatcher->close_waiting();
-        } else {
-            closed.store(true, std::memory_order_seq_cst);
-            dispatcher->close_waiting();
-        }
-    }
-    void after() {
-        EXPECT(request->state() == Request::State::closed);
-        dispatcher->queue().drop(request);
-    }
-};
-
-// notice / run: a request that is counted, queued and noticed while the keeper looks is found: nobody sleeps over it.
-struct KeeperNotice : rl::test_suite<KeeperNotice, 2> {
-    DeadlineKeeper keeper;
-    model::atomic<int> counted{0}, queued{0};
-    void thread(unsigned index) {
-        if (index == 0) {
-            counted.fetch_add(1, std::memory_order_seq_cst);
-            queued.store(1, std::memory_order_release);
-            keeper.notice(1);
-            return;
-        }
-        bool found = false, first = true;
-        keeper.run(
-            [&]() -> std::int64_t {
-                found = queued.load(std::memory_order_acquire) == 1;
-                // At first another one is due.
-                const bool any = counted.load(std::memory_order_seq_cst) == 1 || std::exchange(first, false);
-                return any ? 1 : Terms::kNoDeadline;
-            },
-            [&] { return found; });
-    }
-};
-
-// wake / run: what is told with the epoch is seen, or the keeper would sleep for ever.
-struct KeeperStop : rl::test_suite<KeeperStop, 2> {
-    DeadlineKeeper keeper;
-    model::atomic<bool> stopping{false};
-    void thread(unsigned index) {
-        if (index == 0) {
-            stopping.store(true, std::memory_order_relaxed);
-            keeper.wake();
-            return;
-        }
-        keeper.run([] { return Terms::kNoDeadline; }, [&] { return stopping.load(std::memory_order_relaxed); });
-    }
-};
-
 // offer / gather / heir: of requests that take each other's place, each ends once, and is run or superseded.
 struct CoreTerms : rl::test_suite<CoreTerms, 3>, Core {
     std::shared_ptr<Group> group;
@@ -239,7 +181,7 @@ struct CoreTerms : rl::test_suite<CoreTerms, 3>, Core {
         group = std::make_shared<Group>("");
     }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         for (int i = 0; i < 2; ++i) {
             const float value = static_cast<float>(10 * index + i + 1);
             Ticket ticket;
@@ -273,7 +215,7 @@ struct CoreKeys : rl::test_suite<CoreKeys, 3>, Core {
         shadow.has_keys = true;
     }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         Ticket keyed = submit(index == 0 ? 11.0f : 21.0f, {.key = 1 + index});
         Ticket other = index == 0 ? submit(12, {.key = 1}) : submit(1);
         expect_result(keyed, index == 0 ? 11.0f : 21.0f);
@@ -294,7 +236,7 @@ struct CoreSession : rl::test_suite<CoreSession, 3>, Core {
         session = core->open_session();
     }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         if (index == 1) {
             Ticket ticket = submit(1);
             expect_result(ticket, 1);
@@ -326,7 +268,7 @@ struct CoreSession : rl::test_suite<CoreSession, 3>, Core {
 struct CoreInstall : rl::test_suite<CoreInstall, 3>, Core {
     void before() { make(1, 2); }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         if (index == 0) {
             Ticket ticket = submit(1);
             expect_result(ticket, 1);
@@ -354,40 +296,11 @@ struct CoreInstall : rl::test_suite<CoreInstall, 3>, Core {
     void after() { check_rest(); }
 };
 
-// Of a request in the ring and one that waits elsewhere, only one has the last place. Both may be refused.
-struct QueueElsewhere : rl::test_suite<QueueElsewhere, 2> {
-    std::unique_ptr<Queue> queue;
-    model::atomic<std::int64_t> elsewhere{0};
-    Request* request;
-    Plain accepted[2];
-    void before() {
-        queue = std::make_unique<Queue>(1, 2);
-        queue->count_elsewhere(elsewhere);
-        request = queue->make_request();
-        request->begin(1, 0);
-    }
-    void thread(unsigned index) {
-        if (index == 0) {
-            accepted[0]($) = queue->try_queue(request);
-        } else {
-            elsewhere.fetch_add(1, std::memory_order_seq_cst);  // as Sessions::add() does
-            accepted[1]($) = !queue->is_full_elsewhere(1);
-            if (int(accepted[1]($)) == 0) elsewhere.fetch_sub(1, std::memory_order_relaxed);
-        }
-    }
-    void after() {
-        EXPECT(int(accepted[0]($)) + int(accepted[1]($)) <= 1);
-        if (int(accepted[0]($)) == 0) return queue->discard(request);
-        queue->close();
-        queue->drop(request);
-    }
-};
-
 // caller-runs: a lane goes from its thread to a caller and back while another one submits.
 struct CoreBorrow : rl::test_suite<CoreBorrow, 3>, Core {
     void before() { make(2, 2); }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         const float value = static_cast<float>(index + 1);
         if (index == 0) {
             const int lane = core->try_borrow_lane();
@@ -414,7 +327,7 @@ struct CoreBorrow : rl::test_suite<CoreBorrow, 3>, Core {
 struct CoreCancel : rl::test_suite<CoreCancel, 3>, Core {
     void before() { make(1, 2); }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         const float value = static_cast<float>(index + 1);
         Ticket ticket = submit(value);
         if (index == 0) {
@@ -436,7 +349,7 @@ struct CoreCancel : rl::test_suite<CoreCancel, 3>, Core {
 struct CoreLease : rl::test_suite<CoreLease, 3>, Core {
     void before() { make(2, 2); }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         if (index == 0) {
             Ticket lease;
             EXPECT(core->begin_lease(1, lease) == Admission::ok);
@@ -482,7 +395,7 @@ struct CoreLease : rl::test_suite<CoreLease, 3>, Core {
 struct CoreClose : rl::test_suite<CoreClose, 3>, Core {
     void before() { make(1, 1); }
     void thread(unsigned index) {
-        if (index == 2) return core->lanes_.run_lane(0);
+        if (index == 2) return run_lane(0);
         if (index == 1) {
             core->close(platform::Clock::now());
             return;

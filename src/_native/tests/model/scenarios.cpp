@@ -3,6 +3,7 @@
 //     model_check [--iterations N] [--weaken FILE:LINE:PART:ORDER] [--sites] [--verbose] [SCENARIO...]
 #include "core_scenarios.hpp"
 #include "primitive_scenarios.hpp"
+#include "queue_scenarios.hpp"
 
 namespace {
 

@@ -1,6 +1,7 @@
 // A core in virtual time: things happen to it at given microseconds, and the inferences that it ran are the result.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
