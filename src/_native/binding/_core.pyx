@@ -1,9 +1,10 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=False
+# cython: language_level=3, wraparound=False, nonecheck=True, freethreading_compatible=False
 # cython: auto_pickle=False, autotestdict=False
 # distutils: language = c++
 """The native core's binding: conversion, GIL handling and exceptions only.
 
     ports.pxi       what inputs and outputs take, and which one a key means
+    adopted.pxi     the C++ objects in those of the openvino package
     runtime.pxi     Runtime, Graph, Compiled: load time
     element.pxi     elements that NumPy does not have
     convert.pxi     Python's inputs to rows of native memory, and which errors they deserve
@@ -22,14 +23,15 @@
     stats.pxi       figures of a model and its row classes, and debug_counters
     row_classes.pxi which child model serves which shape
     model.pxi       NativeModel
+    construction.pxi which objects Python cannot make
 """
 
 # Classes whose __dealloc__ uses members are `no_gc_clear`, so that the members are still there. Every cycle through
 # them has a dict, a list or an instance as well, where it is broken.
 cimport cython
 cimport numpy as cnp
-from cpython.object cimport PyObject
-from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
+from cpython.object cimport PyObject, PyTypeObject, newfunc
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -49,8 +51,10 @@ import contextvars
 import gc
 import itertools
 import logging
+import math
 import os
 import select
+import sys
 import threading
 import time
 import weakref
@@ -66,12 +70,15 @@ cnp.import_array()
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
+    void PyObject_GC_Track(object)
+    void PyObject_GC_UnTrack(object)
 
 _logger = logging.getLogger("ovengine")
 openvino_version = native_openvino_version().decode()
 policy_abi_version = OVENGINE_POLICY_ABI_VERSION
 
 include "ports.pxi"
+include "adopted.pxi"
 include "runtime.pxi"
 include "convert.pxi"
 include "element.pxi"
@@ -90,3 +97,4 @@ include "own_request.pxi"
 include "stats.pxi"
 include "row_classes.pxi"
 include "model.pxi"
+include "construction.pxi"

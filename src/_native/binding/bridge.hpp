@@ -13,6 +13,7 @@
 #include <new>
 #include <numeric>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -58,6 +59,18 @@ inline std::size_t port_bytes(const Port& port) {
     std::size_t count = 1;
     for (const auto length : port.shape) count *= static_cast<std::size_t>(std::max<std::int64_t>(length, 0));
     return packed_bytes(count, port.bits);
+}
+
+inline void check_fits(const std::vector<Port>& ports, const std::vector<std::size_t>& row_bytes, std::size_t rows,
+                       const std::string& kind) {
+    if (ports.size() != row_bytes.size())
+        throw std::invalid_argument("a compiled model has " + std::to_string(ports.size()) + " " + kind +
+                                    "s, and the model has " + std::to_string(row_bytes.size()));
+    for (std::size_t i = 0; i < ports.size(); ++i)
+        if (port_bytes(ports[i]) > row_bytes[i] * rows)
+            throw std::invalid_argument(kind + " " + std::to_string(i) + " of a compiled model takes " +
+                                        std::to_string(port_bytes(ports[i])) + " bytes, and " + std::to_string(rows) +
+                                        " rows of the model have " + std::to_string(row_bytes[i] * rows));
 }
 
 // Null, with errno, where there is no descriptor left for it.
@@ -147,10 +160,17 @@ class Builder {
 
     // `ladder`: null where install() is to keep the executor that the lane has for this size. `cpus`: that one
     // inference keeps busy.
+    // Throws std::invalid_argument for a model that would use more memory than a batch has.
     void add_lane(std::uint32_t device, const std::vector<std::shared_ptr<CompiledModel>>& ladder, std::uint32_t cpus) {
         ModelCore::LaneConfig lane{device, {}, cpus, ladder.front()};
-        for (const auto& compiled : ladder)
+        for (std::size_t size = 0; size < ladder.size(); ++size) {
+            const auto& compiled = ladder[size];
+            if (compiled != nullptr && !input_row_bytes.empty()) {
+                check_fits(compiled->inputs(), input_row_bytes, sizes[size], "input");
+                check_fits(compiled->outputs(), output_row_bytes, sizes[size], "output");
+            }
             lane.executors.push_back(compiled == nullptr ? nullptr : compiled->make_executor());
+        }
         lanes_.push_back(std::move(lane));
     }
     void set_policy(const std::string& kind) { kind_ = kind; }
@@ -160,6 +180,9 @@ class Builder {
     }
 
     std::shared_ptr<ModelCore> build() {
+        for (const auto& lane : lanes_)
+            if (std::find(lane.executors.begin(), lane.executors.end(), nullptr) != lane.executors.end())
+                throw std::invalid_argument("a lane has no compiled model for one of the batch sizes");
         ModelCore::Options options;
         options.budget = budget;
         options.queue = {max_queue_size, max_queue_delay_ns};

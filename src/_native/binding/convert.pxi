@@ -54,24 +54,20 @@ cdef str _spelled(PortSpec spec):
 
 
 cdef cnp.ndarray _to_array(object value, PortSpec spec):
-    """`value` as an array that may be cast to the port's dtype."""
-    cdef cnp.ndarray array
+    """`value` as an array; numbers are yet to be checked by `_check_cast`."""
     if spec.kind != NUMBER:
         return _to_element(value, spec)
-    if isinstance(value, np.ndarray):
-        array = value
-    elif _is_tensor(value):
-        if _kind(value.get_element_type().get_type_name()) != NUMBER:
+    if _is_tensor(value):
+        if _kind(_element_type(value)) != NUMBER:
             raise errors.InputTypeError(
-                f"input {spec.name!r} takes {spec.element_type}, not a tensor of "
-                f"{value.get_element_type().get_type_name()}"
+                f"input {spec.name!r} takes {spec.element_type}, not a tensor of {_element_type(value)}"
             )
-        array = value.data
-    else:
-        try:
-            array = np.asarray(value)
-        except (ValueError, TypeError) as error:
-            raise errors.InputError(f"input {spec.name!r} is not an array: {error}") from None
+        return _tensor_data(value, spec)
+    return _plain_array(value, spec)
+
+
+cdef int _check_cast(cnp.ndarray array, object value, PortSpec spec) except -1:
+    """May these numbers be cast to the port's dtype? `value`: what `array` was made of."""
     if cnp.PyArray_TYPE(array) != spec.type_num or not cnp.PyArray_ISNOTSWAPPED(array):
         if array.dtype.kind not in "biuf":
             raise errors.InputTypeError(
@@ -90,7 +86,17 @@ cdef cnp.ndarray _to_array(object value, PortSpec spec):
                 f"input {spec.name!r} has dtype {array.dtype}, which does not cast to {spec.dtype} by the rule "
                 f"same_kind; convert it yourself if that is meant: array.astype('{spec.dtype}')"
             )
-    return array
+    return 0
+
+
+cdef cnp.ndarray _plain_array(object value, PortSpec spec):
+    """`value` as an array of NumPy's own class: subclasses may do anything when they are indexed or reshaped."""
+    if cnp.PyArray_CheckExact(value):
+        return value
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise errors.InputError(f"input {spec.name!r} is not an array: {error}") from None
 
 
 cdef list _in_order(object inputs, tuple specs):
@@ -111,13 +117,14 @@ cdef list _in_order(object inputs, tuple specs):
             raise errors.InputError(f"no value for input {names}; the model needs all its inputs")
         return values
     if isinstance(inputs, (list, tuple)):
-        if len(inputs) != len(specs):
+        values = list(inputs)
+        if len(values) != len(specs):
             names = ", ".join([repr(s.name) for s in specs])
             raise errors.InputError(
-                f"{len(inputs)} values for {len(specs)} inputs ({names}); a list or tuple is one value per input, "
+                f"{len(values)} values for {len(specs)} inputs ({names}); a list or tuple is one value per input, "
                 "rows of one input go into one array"
             )
-        return list(inputs)
+        return values
     if len(specs) != 1:
         names = ", ".join([repr(s.name) for s in specs])
         raise errors.InputError(f"one array for {len(specs)} inputs ({names}); pass a sequence or a mapping of them")
@@ -129,10 +136,12 @@ def request_arrays(inputs, ports):
     for their shapes.
     """
     cdef PortSpec spec
-    specs = tuple([PortSpec(p.name, p.names, p.shape or (), p.dtype, p.element_type, (), DYNAMIC) for p in ports])
+    specs = _port_specs([(p.name, p.names, p.shape or (), p.dtype, p.element_type, ()) for p in ports], DYNAMIC)
     arrays = []
     for value, spec in zip(_in_order(inputs, specs), specs):
         array = _to_array(value, spec)
+        if spec.kind == NUMBER:
+            _check_cast(array, value, spec)
         arrays.append(np.array(array, spec.dtype) if spec.kind == NUMBER else array.copy())
     return arrays
 
@@ -144,12 +153,15 @@ cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* s
     cdef PortSpec first = None
     cdef int i, ndim
     cdef int64_t n = 1, own
-    given = _in_order(inputs, specs)
-    arrays = [None] * len(specs)
+    values = _in_order(inputs, specs)
+    # Code of the caller's runs in here, and may change any array: they are looked at when all that is over.
+    given = [_to_array(value, spec) for value, spec in zip(values, specs)]
+    arrays = list(given)
     for i in range(len(specs)):
         spec = <PortSpec>specs[i]
-        array = _to_array(given[i], spec)
-        arrays[i] = array
+        array = arrays[i]
+        if spec.kind == NUMBER:
+            _check_cast(array, values[i], spec)
         ndim = cnp.PyArray_NDIM(array)
         if mode == DYNAMIC:
             if spec.kind != PACKED and not spec.fits(array):
@@ -172,7 +184,7 @@ cdef list _checked(object inputs, tuple specs, int mode, uint32_t* rows, bint* s
         if first is not None and own != n:
             raise errors.InputError(
                 f"inputs {first.name!r} and {spec.name!r} differ in their number of rows: "
-                f"shapes {np.shape(given[specs.index(first)])} and {_shape(array)}"
+                f"shapes {_shape(given[specs.index(first)])} and {_shape(given[i])}"
             )
         first = spec
         n = own
@@ -193,12 +205,13 @@ cdef object _shape_error(cnp.ndarray array, PortSpec spec, int mode):
     )
 
 
-cdef int _write(cnp.ndarray array, PortSpec spec, byte* destination) except -1:
-    """Copies the rows, cast and made contiguous on the way."""
+cdef int _write(cnp.ndarray array, PortSpec spec, byte* destination, uint32_t rows) except -1:
+    """Copies the rows, cast and made contiguous on the way. Raises InputError if they are no longer as many bytes as
+    when they were checked."""
     cdef size_t size
     cdef void* source
+    size = _checked_bytes(array, spec, 1 if spec.shared else rows)
     if cnp.PyArray_TYPE(array) == spec.type_num and cnp.PyArray_ISCARRAY_RO(array):
-        size = cnp.PyArray_NBYTES(array)
         source = cnp.PyArray_DATA(array)
         if size > RELEASE_GIL_BYTES:
             with nogil:
@@ -212,6 +225,17 @@ cdef int _write(cnp.ndarray array, PortSpec spec, byte* destination) except -1:
     return cnp.PyArray_CopyInto(<cnp.ndarray>target, array)
 
 
+cdef inline Py_ssize_t _checked_bytes(cnp.ndarray array, PortSpec spec, uint32_t rows) except -1:
+    """Of these rows as native memory. Since the shape was checked, the caller may have waited for room, and other
+    threads may have changed the array."""
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(array) * spec.itemsize
+    if <size_t>size != spec.row_bytes * rows:
+        raise errors.InputError(
+            f"the array for input {spec.name!r} was changed to shape {_shape(array)} while it was submitted"
+        )
+    return size
+
+
 cdef void _copy_to_rows(byte* destination, PortSpec spec, uint32_t rows) noexcept:
     """Of a shared input, which is there for the first row: a copy for each of the others."""
     cdef uint32_t row
@@ -222,10 +246,12 @@ cdef void _copy_to_rows(byte* destination, PortSpec spec, uint32_t rows) noexcep
 cdef cnp.ndarray _contiguous(cnp.ndarray array, PortSpec spec, uint32_t rows=1):
     """The same rows as native memory: the array itself where possible."""
     if spec.shared and rows > 1:
-        return np.repeat(np.asarray(array, dtype=spec.dtype)[np.newaxis], rows, axis=0)
-    if cnp.PyArray_TYPE(array) == spec.type_num and cnp.PyArray_ISCARRAY_RO(array):
-        return array
-    return np.asarray(array, dtype=spec.dtype, order="C")
+        array = np.repeat(np.asarray(array, dtype=spec.dtype)[np.newaxis], rows, axis=0)
+    elif cnp.PyArray_TYPE(array) != spec.type_num or not cnp.PyArray_ISCARRAY_RO(array):
+        array = np.asarray(array, dtype=spec.dtype, order="C")
+    if spec.row_bytes != 0:  # in mode `dynamic` the shape goes along
+        _checked_bytes(array, spec, rows)
+    return array
 
 
 cdef list _kept_arrays(list arrays, tuple specs, uint32_t rows, bint copy):
@@ -234,7 +260,7 @@ cdef list _kept_arrays(list arrays, tuple specs, uint32_t rows, bint copy):
     kept = []
     for array, spec in zip(arrays, specs):
         if spec.kind == TEXT:
-            kept.append(_Text(array))
+            kept.append(_Text.__new__(_Text, array))
             continue
         own = _contiguous(array, spec, rows)
         kept.append(own.copy() if copy and own is array else own)
@@ -256,13 +282,17 @@ cdef ShapedInput _shaped_input(cnp.ndarray array):
 
 
 cdef vector[ShapedInput] _shaped_inputs(list kept, list arrays, tuple specs):
-    """`arrays`: what was kept, as the caller gave it."""
+    """`arrays`: what was kept, as it was checked. The shapes are those of the memory, whatever became of `arrays`."""
     cdef vector[ShapedInput] shaped
     cdef ShapedInput one
     for memory, array, spec in zip(kept, arrays, specs):
         one.data = _data(memory)
         one.shape.clear()
-        for length in _tensor_shape(array, spec):
+        if isinstance(memory, _Text):
+            shape = (<_Text>memory).shape
+        else:
+            shape = _packed_shape(array, spec) if (<PortSpec>spec).kind == PACKED else _shape(memory)
+        for length in shape:
             one.shape.push_back(length)
         shaped.push_back(one)
     return shaped

@@ -16,11 +16,8 @@ cdef Kind _kind(str element_type):
     return BITS if element_type in _BITS else NUMBER
 
 
-cdef Py_ssize_t _packed_bytes(str element_type, tuple shape):
-    cdef Py_ssize_t count = 1
-    for length in shape:
-        count *= length
-    return (count * <Py_ssize_t>_PACKED_BITS[element_type] + 7) // 8
+cdef object _packed_bytes(str element_type, tuple shape):
+    return (math.prod(shape) * _PACKED_BITS[element_type] + 7) // 8
 
 
 class _PackedArray(np.ndarray):
@@ -30,30 +27,41 @@ class _PackedArray(np.ndarray):
 
 cdef inline bint _is_tensor(object value):
     """An `openvino.Tensor`, without importing openvino for the question."""
-    return not isinstance(value, (np.generic, list, tuple, int, float)) and hasattr(value, "get_element_type")
+    return not isinstance(value, (np.ndarray, np.generic, list, tuple, int, float)) and hasattr(
+        value, "get_element_type"
+    )
+
+
+cdef str _element_type(object tensor):
+    return str(tensor.get_element_type().get_type_name())
+
+
+cdef cnp.ndarray _tensor_data(object tensor, PortSpec spec):
+    data = tensor.data
+    if not isinstance(data, np.ndarray):
+        raise errors.InputTypeError(f"input {spec.name!r} is neither an array nor an openvino.Tensor: {type(tensor)}")
+    return _plain_array(data, spec)
 
 
 cdef cnp.ndarray _to_element(object value, PortSpec spec):
     """`value` as an array of the port's dtype: bits are never cast, text stays as it is."""
     if _is_tensor(value):
-        if value.get_element_type().get_type_name() != spec.element_type:
+        if _element_type(value) != spec.element_type:
             raise errors.InputTypeError(
-                f"input {spec.name!r} takes {spec.element_type}, not a tensor of "
-                f"{value.get_element_type().get_type_name()}"
+                f"input {spec.name!r} takes {spec.element_type}, not a tensor of {_element_type(value)}"
             )
         if spec.kind == TEXT:
             # Without any text its length is whatever OpenVINO finds in memory.
-            return value.bytes_data if value.get_size() > 0 else np.empty(tuple(value.get_shape()), "S1")
-        array = value.data
-        if spec.kind == PACKED:
-            array = array.view(_PackedArray)
-            array.tensor_shape = tuple(value.get_shape())
-            _check_packed(array, spec)
-        return array
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise errors.InputError(f"input {spec.name!r} is not an array: {error}") from None
+            value = value.bytes_data if value.get_size() > 0 else np.empty(tuple(value.get_shape()), "S1")
+        else:
+            array = _tensor_data(value, spec)
+            if spec.kind == PACKED:
+                array = array.view(_PackedArray)
+                array.tensor_shape = tuple([int(length) for length in value.get_shape()])
+                _check_packed(array, spec)
+                return array
+            value = array
+    array = _plain_array(value, spec)
     if spec.kind == TEXT:
         if array.dtype.kind not in "US" and not (
             array.dtype == object and all([isinstance(text, (str, bytes)) for text in array.flat])
@@ -75,6 +83,8 @@ cdef cnp.ndarray _to_element(object value, PortSpec spec):
 cdef int _check_packed(object array, PortSpec spec) except -1:
     """Packed bytes do not tell their shape: it comes from the tensor, or it is the model's."""
     shape = getattr(array, "tensor_shape", None)
+    if shape is not None and (min(shape, default=0) < 0 or array.nbytes != _packed_bytes(spec.element_type, shape)):
+        raise errors.InputError(f"input {spec.name!r} has {array.nbytes} bytes, which is no {spec.element_type}{shape}")
     if shape is None:
         if -1 in spec.shape:
             raise errors.InputError(
@@ -90,20 +100,28 @@ cdef int _check_packed(object array, PortSpec spec) except -1:
     )
 
 
-cdef tuple _tensor_shape(cnp.ndarray array, PortSpec spec):
-    """Of the tensor that this array stands for."""
-    if spec.kind == PACKED:
-        return getattr(array, "tensor_shape", None) or spec.shape
-    return _shape(array)
+cdef tuple _packed_shape(cnp.ndarray array, PortSpec spec):
+    """Of the tensor that these packed bytes stand for."""
+    shape = getattr(array, "tensor_shape", None)
+    return spec.shape if shape is None else shape
 
 
 cdef class _Text:
     """The strings of one input, where the core reads them."""
     cdef vector[string] strings
+    cdef tuple shape
 
-    def __cinit__(self, array):
-        for text in array.ravel().tolist():
-            self.strings.push_back(text if isinstance(text, bytes) else (<str>text).encode("utf-8", "surrogateescape"))
+    def __cinit__(self, cnp.ndarray array not None):
+        texts = array.ravel().tolist()
+        self.shape = _shape(array)
+        for text in texts:
+            if isinstance(text, str):
+                text = str(text).encode("utf-8", "surrogateescape")
+            elif not isinstance(text, bytes):  # the array was changed meanwhile
+                raise errors.InputTypeError(f"text is of class str or bytes, not {type(text)}")
+            self.strings.push_back(bytes(text))
+        if len(texts) != math.prod(self.shape):
+            raise errors.InputError(f"the array of {len(texts)} texts was changed to shape {self.shape} meanwhile")
 
 
 cdef cnp.ndarray _text_array(const ShapedOutput& output):

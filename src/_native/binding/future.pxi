@@ -28,9 +28,6 @@ cdef class Future:
     cdef bint _callbacks_done
     cdef int _waiters             # threads that look at the ticket without the GIL
 
-    def __init__(self):
-        raise TypeError("a Future comes from model.submit(), ainfer() or lease.submit()")
-
     def __reduce__(self):
         raise TypeError("a Future belongs to its process and cannot be pickled; pickle the arrays of its result")
 
@@ -370,12 +367,20 @@ class _OnLoop(_InContext):
             _logger.debug("the loop of the done callback %r is closed", self.fn)
 
 
+cdef inline Future _new_future():
+    """For a request that is yet to be made: until it is handed over, not even the garbage collector shows it."""
+    future = Future.__new__(Future)
+    PyObject_GC_UnTrack(future)
+    return future
+
+
 cdef inline Future _hand_over(Ticket& ticket, Future future, NativeModel model, bint single):
     """To a future that was made before the request, so that no request is left without one when memory is short."""
     future._model = model
     future._ticket = ticket
     future._rows = ticket.rows
     future._single = single
+    PyObject_GC_Track(future)
     return future
 
 
@@ -395,7 +400,7 @@ def as_completed(futures, timeout=None):
         InputError: `timeout` is not a number.
     """
     cdef Future future
-    cdef _Mailbox mailbox = _Mailbox()
+    cdef _Mailbox mailbox = _Mailbox.__new__(_Mailbox)
     deadline = None if timeout is None else time.monotonic() + _seconds(timeout)
     pending = set()
     finished = deque()

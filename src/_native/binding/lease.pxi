@@ -36,9 +36,6 @@ cdef class Lease:
     cdef list _arrays         # those that were asked for, by input
     cdef bint _open
 
-    def __init__(self):
-        raise TypeError("a lease comes from model.lease()")
-
     def __reduce__(self):
         raise TypeError("a Lease is native memory and cannot be pickled; pickle copies of its arrays")
 
@@ -109,7 +106,7 @@ cdef class Lease:
         if model.core.get().forked() or model._closed:
             self.release()
             raise _closed_error(model)
-        future = Future.__new__(Future)
+        future = _new_future()
         kept = self._kept
         ticket = self._end()
         try:

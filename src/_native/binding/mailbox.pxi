@@ -101,7 +101,7 @@ cdef _LoopMailbox _mailbox_of(object loop):
 
 
 cdef _LoopMailbox _new_loop_mailbox(object loop):
-    cdef _LoopMailbox mailbox = _LoopMailbox()
+    cdef _LoopMailbox mailbox = _LoopMailbox.__new__(_LoopMailbox)
     mailbox.loop = weakref.ref(loop)
     loop.add_reader(mailbox.fd(), mailbox._deliver)
     _sweep_abandoned()
@@ -138,7 +138,7 @@ cdef _CallbackMailbox _callbacks():
     if _callback_mailbox is None:
         with _callback_lock:
             if _callback_mailbox is None:
-                mailbox = _CallbackMailbox()
+                mailbox = _CallbackMailbox.__new__(_CallbackMailbox)
                 threading.Thread(target=mailbox._run, name="ovengine-callbacks", daemon=True).start()
                 _callback_mailbox = mailbox
     return _callback_mailbox

@@ -60,23 +60,23 @@ cdef class NativeModel:
     cdef _Tally _gone
     cdef object __weakref__
 
-    def __init__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
-                 max_queue_size=None, max_queue_delay_us=0, queue_full_action=None, CpuBudget budget=None, threads=()):
+    # Not __init__, so that each object is whole, and made once.
+    def __cinit__(self, *, str name not None, inputs, outputs, mode, lanes, cost_us, policy="priority",
+                  max_queue_size=None, max_queue_delay_us=0, queue_full_action=None, CpuBudget budget=None,
+                  threads=()):
         cdef Builder builder
         cdef PortSpec spec
+        PyObject_GC_UnTrack(self)  # other threads and the arguments' own code cannot find it before it is whole
         self.name = name
         self._mode = _MODES[mode]
-        self._inputs = tuple([PortSpec(*port, self._mode) for port in inputs])
-        self._results = _Outputs(tuple([PortSpec(*port, self._mode) for port in outputs]), self._mode)
+        self._inputs = _port_specs(inputs, self._mode)
+        self._results = _Outputs.__new__(_Outputs, _port_specs(outputs, self._mode), self._mode)
         has_one = self._mode == ROWS and len(self._inputs) == 1 and (<PortSpec>self._inputs[0]).axis == 0
         self._only_input = self._inputs[0] if has_one else None
         self._has_shared = any([(<PortSpec>spec).shared for spec in self._inputs])
         self._row_bytes = sum([(<PortSpec>spec).row_bytes for spec in self._inputs])
         self._keys = {}
         self._next_key = 1
-        if self._mode != DYNAMIC:
-            builder.input_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._inputs]
-            builder.output_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._results.ports]
         self._queue_full_action = queue_full_action
         self._set_queue(max_queue_size)
         builder.max_queue_size = self._max_queue_size
@@ -94,11 +94,16 @@ cdef class NativeModel:
         self._results.core = self.core
         self._max_batch_size = self.core.get().capacity()
         self.core.get().start()
+        PyObject_GC_Track(self)
         _models.add(self)
 
     cdef _set_ladder(self, Builder* builder, object cost_us, object lanes, object threads):
         cdef vector[shared_ptr[CompiledModel]] ladder
         cdef Compiled compiled
+        cdef PortSpec spec
+        if self._mode != DYNAMIC:
+            builder.input_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._inputs]
+            builder.output_row_bytes = [(<PortSpec>spec).row_bytes for spec in self._results.ports]
         builder.sizes = sorted(cost_us)
         for size in builder.sizes:
             builder.cost_us.push_back(cost_us[size])
@@ -190,12 +195,12 @@ cdef class NativeModel:
         cdef PortSpec spec
         try:
             if arrays is None:
-                _write(<cnp.ndarray>inputs, self._only_input, self.core.get().destination(ticket, 0))
+                _write(<cnp.ndarray>inputs, self._only_input, self.core.get().destination(ticket, 0), ticket.rows)
                 return 0
             for i in range(len(arrays)):
                 array = arrays[i]
                 spec = <PortSpec>self._inputs[i]
-                _write(array, spec, self.core.get().destination(ticket, i))
+                _write(array, spec, self.core.get().destination(ticket, i), ticket.rows)
                 if spec.shared:
                     _copy_to_rows(self.core.get().destination(ticket, i), spec, ticket.rows)
         except BaseException:
@@ -251,7 +256,7 @@ cdef class NativeModel:
             terms.key = _key(self, arrays)
         if share_inputs and self._is_large(rows, terms):
             return self._submit_large([inputs] if arrays is None else arrays, rows, single, may_wait, Deadline(), None)
-        future = Future.__new__(Future)
+        future = _new_future()
         self._begin(rows, ticket, terms, may_wait, Deadline(), None)
         if share_inputs and ticket.request != NULL:
             kept = self._share(ticket, inputs, arrays)
@@ -272,7 +277,7 @@ cdef class NativeModel:
         cdef vector[ShapedInput] shaped
         cdef Ticket ticket
         cdef Admission admission
-        cdef Future future = Future.__new__(Future)
+        cdef Future future = _new_future()
         kept = _kept_arrays(arrays, self._inputs, rows, copy)
         if self._mode == DYNAMIC:
             shaped = _shaped_inputs(kept, arrays, self._inputs)
@@ -432,13 +437,13 @@ cdef class NativeModel:
                     self.core.get().drop_request(ticket)
                     return _hand_over_to_result(ticket, result, self._results, rows, single)
                 try:
-                    future = Future.__new__(Future)
+                    future = _new_future()
                 except BaseException:
                     self.core.get().release(ticket)
                     raise
                 return self._finish(_hand_over(ticket, future, self, single), deadline, timeout)
             self.core.get().return_lane(lane)
-        future = Future.__new__(Future)
+        future = _new_future()
         self._begin(rows, ticket, terms, True, deadline, timeout)
         self._fill(ticket, inputs, arrays)
         while self.core.get().publish(ticket) == Admission.full:
@@ -456,7 +461,7 @@ cdef class NativeModel:
         cdef Terms terms
         cdef Admission admission
         cdef vector[byte*] pointers
-        cdef Future future = Future.__new__(Future)
+        cdef Future future = _new_future()
         kept = _kept_arrays(arrays, self._inputs, rows, False)
         for one in kept:
             pointers.push_back(_data(one))
@@ -627,7 +632,7 @@ cdef class NativeModel:
 
     def _native_stats(self):
         """The figures of `ModelStats`, as a dict; see `_Tally.as_dict`."""
-        cdef _Tally tally = _Tally()
+        cdef _Tally tally = _Tally.__new__(_Tally)
         tally.add(self)
         for child in self._children():
             tally.add(child)
@@ -647,14 +652,15 @@ cdef class NativeModel:
         if wanted is None:
             self._classes = None
             return
-        self._classes = _RowClasses()
+        self._classes = _RowClasses.__new__(_RowClasses)
         self._classes.wanted = wanted
         self._classes.uses_to_want = uses
         self._classes.most = most
         if buckets is not None:
-            self._classes.buckets = _Buckets(*buckets)
+            lengths, axes, pads, cut_axes = buckets
+            self._classes.buckets = _Buckets.__new__(_Buckets, lengths, axes, pads, cut_axes)
         self._leaving = []
-        self._gone = _Tally()
+        self._gone = _Tally.__new__(_Tally)
 
     def _add_class(self, tuple shapes, NativeModel child not None):
         """Serve requests of these shapes by `child`. Returns the children that made room; give them to

@@ -14,17 +14,20 @@ cdef class OwnRequest:
     cdef shared_ptr[NativeOwnRequest]* _native
     cdef readonly tuple states
 
-    def __init__(self, NativeModel model not None, Compiled compiled not None):
+    def __cinit__(self, NativeModel model not None, Compiled compiled not None):
+        cdef shared_ptr[NativeOwnRequest] native_request
+        PyObject_GC_UnTrack(self)  # nobody finds it before it is whole
         if model._inputs or len(model._results.ports):
             raise ValueError("a model that runs infer requests of their owner's has no inputs and outputs")
-        self._model = model
-        self._native = new shared_ptr[NativeOwnRequest]()
         try:
             with nogil:
-                self._native[0] = compiled.native.get().make_own_request()
+                native_request = compiled.native.get().make_own_request()
         except RuntimeError as error:
             raise errors.ModelError(f"model {model.name!r} cannot create an infer request: {_reason(error)}") from None
+        self._model = model
+        self._native = new shared_ptr[NativeOwnRequest](native_request)
         self.states = _ports(self._native[0].get().states())
+        PyObject_GC_Track(self)
 
     def __dealloc__(self):
         # In the child of a fork OpenVINO's threads are not there.
@@ -58,7 +61,7 @@ cdef class OwnRequest:
         cdef Ticket ticket
         cdef Terms terms
         cdef Admission admission
-        cdef Future future = Future.__new__(Future)
+        cdef Future future = _new_future()
         while True:
             admission = model.core.get().submit_own(self._native[0], ticket, wake)
             if admission == Admission.ok:

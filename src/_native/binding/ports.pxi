@@ -45,17 +45,28 @@ def port_index(ports, key, kind):
 cdef Py_ssize_t _find_port(object ports, object key) except -2:
     """Of several ports with that name the first, as in OpenVINO; -1 when no port is meant."""
     if isinstance(key, (int, np.integer)):
-        return key if 0 <= key < len(ports) else -1
+        return _index_below(len(ports), key)
     if isinstance(key, str):
         for index, port in enumerate(ports):
             if key in port.names:
                 return index
         return -1
-    if isinstance(index := getattr(key, "index", None), int) and 0 <= index < len(ports):  # a TensorInfo
-        if ports[index].names == getattr(key, "names", None):
-            return index
+    index = getattr(key, "index", None)  # of a TensorInfo
+    if isinstance(index, int) and (own := _index_below(len(ports), index)) >= 0:
+        if ports[own].names == getattr(key, "names", None):
+            return own
     named = _named(ports, key)
     return named[0] if len(named) == 1 else -1
+
+
+cdef Py_ssize_t _index_below(Py_ssize_t count, object number) except -2:
+    """As C has it, whatever comparisons an integer of the caller's defines; -1 when it is out of range."""
+    cdef Py_ssize_t index
+    try:
+        index = number
+    except OverflowError:
+        return -1
+    return index if 0 <= index < count else -1
 
 
 cdef list _named(object ports, object key):
@@ -85,6 +96,7 @@ cdef class PortSpec:
     cdef int axis                   # of the rows in a user's array; here and below it is always the first
     cdef bint shared                # mode `rows`: all rows of a request see the whole of it; below, each has a copy
     cdef int row_ndim
+    cdef Py_ssize_t itemsize
     cdef cnp.npy_intp row_dims[32]  # NumPy 1.26's limit on dimensions
     cdef cnp.npy_intp least[32]     # in mode `dynamic`: what the dimensions may be; `most` is -1 without a limit
     cdef cnp.npy_intp most[32]
@@ -99,9 +111,12 @@ cdef class PortSpec:
         self.element_type = element_type
         self.kind = _kind(element_type)
         self.type_num = self.dtype.num
+        self.itemsize = self.dtype.itemsize
         self.shared = mode == ROWS and -1 not in shape
         self.axis = shape.index(-1) if mode == ROWS and not self.shared else 0
         row = (*shape[:self.axis], *shape[self.axis + 1:]) if mode == ROWS and not self.shared else shape
+        if self.kind == TEXT and mode == ROWS:
+            raise errors.ModelError(f"port {name!r} is text, which has no rows of memory")
         if self.kind == PACKED and mode == WHOLE:
             row = (_packed_bytes(element_type, shape),)
         if len(row) > 31:
@@ -124,6 +139,13 @@ cdef class PortSpec:
             if length < self.least[i] or (self.most[i] >= 0 and length > self.most[i]):
                 return False
         return True
+
+
+cdef tuple _port_specs(object ports, int mode):
+    return tuple([
+        PortSpec.__new__(PortSpec, name, names, shape, dtype, element_type, limits, mode)
+        for name, names, shape, dtype, element_type, limits in ports
+    ])
 
 
 cdef inline bint _same_dims(const cnp.npy_intp* a, const cnp.npy_intp* b, int count) noexcept:

@@ -42,9 +42,6 @@ cdef class Result:
     cdef _Buckets _buckets  # of a sequence that was padded: `_length` is its own
     cdef int64_t _length
 
-    def __init__(self):
-        raise TypeError("a Result comes from infer(), result() or await")
-
     def __reduce__(self):
         raise TypeError("a Result is a view of native memory and cannot be pickled; pickle its arrays: dict(result)")
 

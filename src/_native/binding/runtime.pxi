@@ -1,12 +1,5 @@
 # Runtime, Graph and Compiled: reading, reshaping and compiling models.
 
-# The ABI that OpenVINO's own bindings were built with, as pybind11 spells it; asked for a model, they compare.
-_PYBIND11_PLATFORMS = (
-    b"system_libstdcpp_gxx_abi_1xxx_use_cxx11_abi_1",
-    b"system_libstdcpp_gxx_abi_1xxx_use_cxx11_abi_0",
-)
-
-
 cdef str _reason(object error):
     """OpenVINO's message without the source lines that it prefixes; of a row that is named, too."""
     text = str(error)
@@ -16,16 +9,20 @@ cdef str _reason(object error):
     return row + colon + " ".join(told or lines)
 
 
-class Port:
+cdef class Port:
     """One input or output of a graph.
 
     `shape` has -1 where a dimension is dynamic, and is None when the rank is. `limits` are the least and most of each
     dimension, -1 for no limit. `dtype` is that of the arrays, `element_type` OpenVINO's name (`f32`, `bf16`, `u4`):
     what NumPy lacks is shown as OpenVINO's Python API shows it, as bits or packed bytes.
     """
-    __slots__ = ("dtype", "element_type", "limits", "names", "shape")
+    cdef readonly tuple names
+    cdef readonly tuple shape
+    cdef readonly object dtype
+    cdef readonly str element_type
+    cdef readonly tuple limits
 
-    def __init__(self, names, shape, dtype, element_type, limits):
+    def __cinit__(self, tuple names not None, tuple shape, dtype, str element_type not None, tuple limits not None):
         self.names = names
         self.shape = shape
         self.dtype = dtype
@@ -55,8 +52,18 @@ cdef tuple _ports(const vector[NativePort]& ports):
     return tuple(result)
 
 
-cdef string _utf8(object text):
-    return (<str?>text).encode()
+cdef string _utf8(object text) except *:
+    if not isinstance(text, str):
+        raise TypeError(f"expected a string, not {text!r}")
+    return (<str>text).encode("utf-8", "surrogateescape")
+
+
+cdef string _native_path(object path) except *:
+    """As the system has it: the name of a file need not be UTF-8."""
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise errors.ModelNotFoundError(f"no path has a null character: {path!r}")
+    return name
 
 
 cdef cmap[string, string] _properties(object properties) except *:
@@ -85,9 +92,6 @@ cdef class Graph:
     cdef object _owner  # an adopted model stays with the object that it came from
     cdef readonly tuple inputs
     cdef readonly tuple outputs
-
-    def __init__(self):
-        raise TypeError("a Graph comes from Runtime.read_model, read_model_bytes or adopt")
 
     @property
     def name(self):
@@ -129,7 +133,8 @@ cdef class Graph:
         """
         cdef cmap[size_t, string] native_shapes
         for key, shape in shapes.items():
-            native_shapes[port_index(self.inputs, key, "input")] = _utf8(f"[{','.join(map(str, shape))}]")
+            index = port_index(self.inputs, key, "input")
+            native_shapes[index] = _utf8(f"[{','.join(map(str, shape))}]")
         try:
             with nogil:
                 reshaped = self.native.get().reshaped(native_shapes)
@@ -166,7 +171,7 @@ cdef class Graph:
         """For each output, the axes that carry the symbol of the batch, given the batch axis of each input. Operators
         may lose the symbol: an output without such an axis proves nothing.
         """
-        cdef vector[optional[int64_t]] native_inputs = _axes(inputs)
+        cdef vector[optional[int64_t]] native_inputs = _axes(inputs, self.inputs)
         try:
             return tuple([tuple(axes) for axes in self.native.get().symbolic_batch_axes(native_inputs)])
         except RuntimeError as error:
@@ -176,7 +181,8 @@ cdef class Graph:
         """Return a copy whose inputs and outputs have the batch axis first, with a Transpose inside where it is
         another one.
         """
-        cdef vector[optional[int64_t]] native_inputs = _axes(inputs), native_outputs = _axes(outputs)
+        cdef vector[optional[int64_t]] native_inputs = _axes(inputs, self.inputs)
+        cdef vector[optional[int64_t]] native_outputs = _axes(outputs, self.outputs)
         try:
             with nogil:
                 changed = self.native.get().batch_first(native_inputs, native_outputs)
@@ -191,6 +197,9 @@ cdef class Graph:
         are. Raises ModelError at an operator for which there is no rule.
         """
         cdef vector[int64_t] native_lengths = lengths
+        port = self.inputs[input]
+        if port.shape is None or not 0 <= axis < len(port.shape) or native_lengths.empty():
+            raise errors.ModelError(f"input {port.name!r} cannot be padded on axis {axis} to {lengths}")
         try:
             with nogil:
                 changed = self.native.get().padded_inside(input, axis, native_lengths)
@@ -220,8 +229,8 @@ cdef class Graph:
         """
         cdef vector[vector[optional[int64_t]]] native_choices
         cdef NativeRowProof found
-        for axes in choices:
-            native_choices.push_back(_axes(axes))
+        for axes, port in zip(choices, self.inputs, strict=True):
+            native_choices.push_back(_axes(axes, (port,) * len(axes)))
         with nogil:
             found = self.native.get().prove_rows(native_choices)
         return _axes_of(found.inputs), _axes_of(found.outputs), found.is_refuted, found.unproven.decode()
@@ -231,13 +240,17 @@ cdef tuple _axes_of(vector[optional[int64_t]]& axes):
     return tuple([axis.value() if axis.has_value() else None for axis in axes])
 
 
-cdef vector[optional[int64_t]] _axes(object axes) except *:
+cdef vector[optional[int64_t]] _axes(object axes, tuple ports) except *:
+    """The axis of each port, or None."""
     cdef vector[optional[int64_t]] result
     cdef optional[int64_t] native_axis
-    for axis in axes:
+    for axis, port in zip(axes, ports, strict=True):
         native_axis.reset()
         if axis is not None:
-            native_axis = <int64_t>axis
+            own = -1 if port.shape is None else _index_below(len(port.shape), axis)
+            if own < 0:
+                raise errors.ModelError(f"port {port.name!r} has no axis {axis}")
+            native_axis = <int64_t>own
         result.push_back(native_axis)
     return result
 
@@ -260,9 +273,6 @@ cdef class Compiled:
     cdef shared_ptr[CompiledModel] native
     cdef readonly tuple inputs
     cdef readonly tuple outputs
-
-    def __init__(self):
-        raise TypeError("a Compiled comes from Runtime.compile or import_blob")
 
     def property(self, name):
         """The value of an OpenVINO property. Raises PropertyError."""
@@ -308,6 +318,8 @@ cdef class Compiled:
         cdef ShapedInput one
         kept = []
         for array, port in zip(inputs, self.inputs, strict=True):
+            if port.element_type == "string":
+                raise errors.InputError(f"input {port.name!r} is text, for which there are no trial runs")
             array = np.asarray(array, dtype=port.dtype, order="C")  # which leaves scalars alone
             if len(array.shape) != len(port.shape) or any(
                 [wanted not in (-1, length) for wanted, length in zip(port.shape, array.shape)]
@@ -353,29 +365,13 @@ cdef class CpuBudget:
     """CPUs that the lanes of several models keep busy together; they take turns of 2 ms when CPUs are short."""
     cdef shared_ptr[NativeCpuBudget] native
 
-    def __init__(self, uint32_t cpus):
+    def __cinit__(self, uint32_t cpus):
         self.native = make_shared[NativeCpuBudget](cpus)
 
     @property
     def cpus(self):
         """How many CPUs."""
         return self.native.get().cpus()
-
-
-cdef void* _address(object model, const void* type_info, str kind) except NULL:
-    """Of the C++ object in one of OpenVINO's own bindings, by pybind11's conduit: the owner of an object hands out its
-    address to those who name its exact type."""
-    conduit = getattr(model, "_pybind11_conduit_v1_", None)
-    if conduit is None:
-        raise errors.ModelError(f"{type(model).__name__} is not an {kind}")
-    capsule = PyCapsule_New(<void*>type_info, _type_info_name, NULL)
-    for platform in _PYBIND11_PLATFORMS:
-        pointer = conduit(platform, capsule, b"raw_pointer_ephemeral")
-        if pointer is not None:
-            return PyCapsule_GetPointer(pointer, PyCapsule_GetName(pointer))  # named by the type asked for
-    raise errors.ModelError(
-        "the openvino package was built for another C++ ABI than this one; save the model and load its file"
-    )
 
 
 cdef class Runtime:
@@ -419,7 +415,7 @@ cdef class Runtime:
 
     def read_model(self, path, weights=""):
         """Read a file that an OpenVINO frontend knows. Raises ModelError with OpenVINO's reason."""
-        cdef string native_path = _utf8(os.fspath(path)), native_weights = _utf8(os.fspath(weights))
+        cdef string native_path = _native_path(path), native_weights = _native_path(weights)
         cdef shared_ptr[NativeGraph] graph
         try:
             with nogil:
@@ -448,7 +444,8 @@ cdef class Runtime:
 
     def adopt(self, model):
         """Take an `openvino.Model`. Raises ModelError for anything else."""
-        address = _address(getattr(model, "_Model__model", model), openvino_model_type_info(), "openvino.Model")
+        cdef object inner = getattr(model, "_Model__model", model)  # held while its address is in use
+        address = _address(inner, openvino_model_type_info(), "openvino.Model")
         return _graph(self.native.get().adopt(address), model)
 
     def adopt_compiled(self, model):
@@ -485,14 +482,6 @@ cdef class Runtime:
         return _compiled(compiled)
 
 
-cdef extern from *:
-    """
-    #include <typeinfo>
-    static const char* const ovengine_type_info_name = typeid(std::type_info).name();
-    """
-    const char* _type_info_name "ovengine_type_info_name"
-
-
 def fake_compiled(inputs, outputs, *, double service_time_us=0.0, double service_time_per_row_us=0.0, poison=None,
                   uint32_t fail_every=0):
     """A compiled model that needs no hardware: every output row repeats its input row's values, plus one.
@@ -509,12 +498,15 @@ def fake_compiled(inputs, outputs, *, double service_time_us=0.0, double service
         A `Compiled`.
 
     Raises:
-        ModelError: a dtype is not float32.
+        ModelError: a dtype is not float32, there is no input, or a shape is not static with the batch size first.
     """
     cdef FakeBehavior behavior
     behavior.service_time_us = service_time_us
     behavior.service_time_per_row_us = service_time_per_row_us
     behavior.fail_every = fail_every
+    shapes = [tuple(shape) for _, shape, _ in (*inputs, *outputs)]
+    if not inputs or len({shape[:1] for shape in shapes}) != 1 or min(map(min, shapes)) < 1:
+        raise errors.ModelError(f"the fake device takes static shapes with one batch size, and an input; not {shapes}")
     return _compiled(
         make_fake(_native_ports(inputs), _native_ports(outputs), behavior, poison is not None, poison or 0.0)
     )

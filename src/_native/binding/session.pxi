@@ -29,9 +29,6 @@ cdef class Session:
     cdef tuple _states  # one Port per variable of the state
     cdef bint _closed
 
-    def __init__(self):
-        raise TypeError("a Session comes from model.session()")
-
     def __reduce__(self):
         raise TypeError("a Session is an infer request and cannot be pickled; pickle dict(session.state)")
 
@@ -106,7 +103,7 @@ cdef class Session:
         cdef Admission admission
         cdef Future future
         try:
-            future = Future.__new__(Future)
+            future = _new_future()
             self._check_open()
             if self._native == NULL:
                 return model._submit(inputs, terms, not copy, may_wait)
@@ -187,10 +184,11 @@ cdef class Session:
 
     @state.setter
     def state(self, values):
-        state = SessionState._of(self)
-        arrays = [(state._index(name, errors.InputError), name, value) for name, value in values.items()]
-        for _, name, value in arrays:
-            state[name] = value
+        given = dict(values)
+        for name in given:
+            _state_index(self, name, errors.InputError)
+        for name, value in given.items():
+            SessionState._of(self)[name] = value
 
     def reset(self):
         """Start requests submitted from here on from the initial state. Waits for nothing.
@@ -285,18 +283,19 @@ cdef class Session:
 
 cdef Session _open_session(NativeModel model):
     cdef Session session = Session.__new__(Session)
+    cdef shared_ptr[NativeSession] native_session
     session._model = model
     session._states = ()
     session._check_open()
     if model._mode == ROWS:
         return session
-    session._native = new shared_ptr[NativeSession]()
     try:
         with nogil:
-            session._native[0] = model.core.get().open_session()
+            native_session = model.core.get().open_session()
     except RuntimeError as error:
         raise errors.InferenceError(f"model {model.name!r} cannot open a session: {_reason(error)}") from None
-    session._states = _ports(session._native[0].get().executor().states())
+    session._states = _ports(native_session.get().executor().states())
+    session._native = new shared_ptr[NativeSession](native_session)
     return session
 
 
@@ -310,7 +309,7 @@ class SessionState(Mapping):
         >>> saved = dict(session.state)
         >>> session.state["hidden"] = saved["hidden"]
     """
-    __slots__ = ("_names", "_session")
+    __slots__ = ("_session",)
 
     def __init__(self):
         raise TypeError("a SessionState comes from session.state")
@@ -319,27 +318,23 @@ class SessionState(Mapping):
     def _of(cls, Session session):
         state = cls.__new__(cls)
         state._session = session
-        state._names = {port.name: index for index, port in enumerate(session._states)}
         return state
 
-    def _index(self, name, error):
-        if name not in self._names:
-            raise error(f"no state {name!r}; the model has {', '.join(map(repr, self._names)) or 'none'}")
-        return self._names[name]
-
     def __iter__(self):
-        return iter(self._names)
+        cdef Session session = self._session
+        return iter([port.name for port in session._states])
 
     def __len__(self):
-        return len(self._names)
+        cdef Session session = self._session
+        return len(session._states)
 
     def __contains__(self, name):
-        return name in self._names
+        return name in list(self)
 
     def __getitem__(self, name):
         """Return a copy of one variable. Raises KeyError for an unknown name."""
         cdef Session session = self._session
-        cdef size_t index = self._index(name, KeyError)
+        cdef size_t index = _state_index(session, name, KeyError)
         cdef ShapedOutput value
         cdef cnp.ndarray array
         dtype = session._states[index].dtype
@@ -362,7 +357,7 @@ class SessionState(Mapping):
         does not cast. The state stays as it was then.
         """
         cdef Session session = self._session
-        cdef size_t index = self._index(name, errors.InputError)
+        cdef size_t index = _state_index(session, name, errors.InputError)
         cdef ShapedInput shaped
         dtype = session._states[index].dtype
         array = np.asarray(value)
@@ -383,4 +378,11 @@ class SessionState(Mapping):
             session._let_go()
 
     def __repr__(self):
-        return f"SessionState({', '.join(self._names)})"
+        return f"SessionState({', '.join(self)})"
+
+
+cdef Py_ssize_t _state_index(Session session, object name, object error) except -1:
+    names = [port.name for port in session._states]
+    if name not in names:
+        raise error(f"no state {name!r}; the model has {', '.join(map(repr, names)) or 'none'}")
+    return names.index(name)
