@@ -15,7 +15,7 @@ import pytest
 from openvino import opset13 as ops
 
 import models
-from ovengine import _core
+from ovengine import _batch_axis, _core
 
 pytest_plugins = ["ovengine.testing", "queues", "trials"]
 
@@ -26,6 +26,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OVENGINE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def without_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trial runs have to show whether rows are independent: no operator has a rule that tells."""
+    monkeypatch.setattr(_batch_axis, "_by_rules", lambda graph, axes: None)
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,7 @@ def test_the_batch_axis_of_each_port_is_found(
     assert axis.outputs == tuple(outputs)
 
 
+@pytest.mark.usefixtures("without_rules")
 def test_symbols_tell_the_same_as_shapes_where_they_are_kept() -> None:
     assert "by symbols and shapes" in examine(model_of({"x": [1, 4], "state": [2, 1, 4]}, merged)).why
     graph = Runtime().adopt(model_of({"x": [1, 4]}, lambda x: ops.transpose(x, i64([1, 0]))))

@@ -460,6 +460,7 @@ def test_rows_that_depend_on_each_other_are_never_put_together(
     np.testing.assert_allclose(model(x)["y"], plain(build(3), x)[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("without_rules")
 def test_an_output_that_is_the_same_for_all_rows_proves_nothing(load: Callable[..., ovengine.Model]) -> None:
     x = parameter("x", [1, 8])
     zero = ops.multiply(x, ops.constant(np.float32(0)))
@@ -594,6 +595,7 @@ def test_a_second_device_is_used_as_asked(
         np.testing.assert_allclose(model(x)["y"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_rules")
 def test_rows_share_an_inference_where_that_is_proven_on_each_device(
     two_cpus: ovengine.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

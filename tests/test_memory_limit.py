@@ -270,6 +270,7 @@ def test_a_limit_below_one_compiled_model_is_an_error_that_says_how_much_it_take
             ovengine.load(weighty, memory_limit=limit)
 
 
+@pytest.mark.usefixtures("without_rules")
 def test_without_room_for_the_proof_rows_are_not_put_together(
     load: Callable[..., ovengine.Model], tmp_path: Path
 ) -> None:

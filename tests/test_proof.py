@@ -20,6 +20,8 @@ from ovengine.errors import CacheWarning
 from ovengine.testing import TINY_MLP, mlp
 from support import EXACT, Array, each, in_threads, network, ready, reference
 
+pytestmark = pytest.mark.usefixtures("without_rules")
+
 Build = Callable[[Any], Any]
 
 ANY = Values([InputValues(-np.inf, np.inf, True, False, "")])

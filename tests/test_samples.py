@@ -29,6 +29,7 @@ def requests(count: int, rows: int = 1) -> list[Array]:
     return list(made)
 
 
+@pytest.mark.usefixtures("without_rules")
 @pytest.mark.parametrize("rows", [1, -1])
 def test_samples_batch_a_model_whose_valid_values_nobody_can_tell(
     load_cold: Callable[..., ovengine.Model], tried: list[dict[str, Array]], rows: int
@@ -53,6 +54,7 @@ def test_samples_may_be_one_request_of_several_rows(load_cold: Callable[..., ove
         assert load_cold(source, samples=samples).plan.ladder == (1, 4)
 
 
+@pytest.mark.usefixtures("without_rules")
 def test_inputs_of_a_sample_stay_together(
     load_cold: Callable[..., ovengine.Model], tried: list[dict[str, Array]]
 ) -> None:
@@ -71,12 +73,14 @@ def test_inputs_of_a_sample_stay_together(
         assert {(float(a), float(b)) for a, b in zip(inputs["a"].flat, inputs["b"].flat, strict=True)} <= set(pairs)
 
 
+@pytest.mark.usefixtures("without_rules")
 def test_samples_that_are_all_the_same_tell_nothing(load_cold: Callable[..., ovengine.Model]) -> None:
     loaded = load_cold(model({"x": ([1, 4], F32)}, place), samples=[np.ones((1, 4), np.float32)])
     assert loaded.plan.axis is not None
     assert loaded.plan.axis.failed == "distinct rows"
 
 
+@pytest.mark.usefixtures("without_rules")
 def test_an_outcome_is_kept_for_the_same_samples_only(load_cold: Callable[..., ovengine.Model], tmp_path: Path) -> None:
     source = model({"x": ([1, 4], F32)}, place)
     same, various = [np.ones((1, 4), np.float32)], requests(6)

@@ -201,6 +201,7 @@ LOADED: dict[str, Case] = {
 }
 
 
+@pytest.mark.usefixtures("without_rules")
 @pytest.mark.parametrize("name", LOADED)
 def test_models_with_indices_are_batched_and_tried_on_valid_ones_alone(
     load_cold: Callable[..., ovengine.Model], tried: list[dict[str, Array]], name: str
@@ -337,6 +338,7 @@ def test_an_inference_that_takes_too_long_is_given_up() -> None:
     np.testing.assert_array_equal(compiled.run(x)[0], expected)  # and leaves nothing behind
 
 
+@pytest.mark.usefixtures("without_rules")
 def test_a_proof_that_takes_too_long_ends_and_the_model_serves(
     load_cold: Callable[..., ovengine.Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:

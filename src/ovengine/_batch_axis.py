@@ -1,4 +1,7 @@
-"""Finds the batch axis of each input and output, by what the shapes say; `_proof` then shows it on values.
+"""Finds the batch axis of each input and output.
+
+Rules for operators show for most graphs that rows along some axes are independent (`Graph.prove_rows`). For the others
+shapes tell which axes may be right, and `_proof` then shows it on values.
 
 An input is batched (each row of a request has its own part of it, along one axis) or shared (all rows of a request see
 the whole of it). Guesses come from layouts and from the dimensions that may vary; a guess is right when the model takes
@@ -44,7 +47,7 @@ def candidates(graph: Graph) -> Iterator[BatchAxis]:
         return
     refused: list[BatchAxis] = []
     found = 0
-    for axes in itertools.islice(_guesses(graph), MOST_GUESSES):
+    for axes in itertools.islice(_guesses_and_rules(graph), MOST_GUESSES):
         axis = _try(graph, axes, as_it_is)
         if axis.outputs:
             yield axis
@@ -93,6 +96,21 @@ def _row(port: Port, axis: int | None) -> tuple[int, ...] | None:
     """The shape of one row; None for what rows share."""
     shape = port.shape or ()
     return None if axis is None else (*shape[:axis], *shape[axis + 1 :])
+
+
+def _guesses_and_rules(graph: Graph) -> Iterator[Axes]:
+    """The best guess, then the axes that the rules for operators find, then the other guesses."""
+    guesses = _guesses(graph)
+    best = next(guesses, None)
+    if best is None:
+        return
+    yield best
+    by_rules, _, refuted, _ = graph.prove_rows(_choices(graph))
+    if refuted or by_rules == best or not any(axis is not None for axis in by_rules):
+        yield from guesses
+        return
+    yield by_rules
+    yield from (guess for guess in guesses if guess != by_rules)
 
 
 def _guesses(graph: Graph) -> Iterator[Axes]:
@@ -163,6 +181,10 @@ def _try(graph: Graph, axes: Axes, as_it_is: Mode) -> BatchAxis:
     def no(check: str, why: str, mode: Mode = as_it_is) -> BatchAxis:
         return BatchAxis(mode, False, why, check, axes)
 
+    def proved_along(outputs: Sequence[int]) -> BatchAxis:
+        why = f"{_describe(graph, axes, outputs)}; by rules, no operator mixes rows"
+        return BatchAxis(unbatched, True, why, None, axes, tuple(outputs), "rules")
+
     for port, batch in zip(graph.inputs, axes, strict=True):
         for axis, dimension in enumerate(port.shape or ()):
             if dimension < 0 and axis != batch:
@@ -182,6 +204,8 @@ def _try(graph: Graph, axes: Axes, as_it_is: Mode) -> BatchAxis:
     # together, unless the proof says otherwise.
     in_front = not any(axes) and None not in axes and all(port.shape and port.shape[0] == 1 for port in single.outputs)
     unbatched: Mode = "rows" if single is graph and in_front else as_it_is
+    if (proved := _by_rules(single, axes)) is not None:
+        return proved_along(proved)
     try:
         double, triple = (_with_rows(graph, rows, axes) for rows in (2, 3))
     except ModelError as error:
@@ -194,8 +218,17 @@ def _try(graph: Graph, axes: Axes, as_it_is: Mode) -> BatchAxis:
             why = f"output {ports[0].name!r} does not keep the batch axis: {shown} for 2 rows"
             return no("output shapes", why, unbatched)
         outputs.append(moving)
+    if all(_by_rules(graph, axes) == tuple(outputs) for graph in (double, triple)):
+        # OpenVINO has replaced shapes that were for one row only.
+        return proved_along(outputs)
     why = f"{_describe(graph, axes, outputs)}, {_evidence(graph, axes, outputs)}"
     return BatchAxis(unbatched, True, why, None, axes, tuple(outputs))
+
+
+def _by_rules(graph: Graph, axes: Axes) -> tuple[int, ...] | None:
+    """The axes of the outputs, where the rules for operators show that rows along these axes are independent."""
+    _, outputs, _, unproven = graph.prove_rows([[axis] for axis in axes])
+    return None if unproven else tuple(axis for axis in outputs if axis is not None)
 
 
 def _moving_axis(shapes: Sequence[tuple[int, ...] | None]) -> int | None:

@@ -192,10 +192,12 @@ class Compiler:
         values = self.values(rows)
         self.check_trial(rows)
         self.between_steps()
-        inputs = values.to_measure(self.compiled(rows).inputs)
         lanes = range(min(self.devices[0].lanes, MEASURED_LANES))
-        self.ledger.book(rows, self.copies)  # those of the other lanes follow
+        if self.ledger.limit is not None:
+            self.compiled(rows)  # one tells how much those of the other lanes take
+        self.ledger.book(rows, self.copies)
         compiled = self._compiled_at([(0, lane, rows) for lane in lanes])
+        inputs = values.to_measure(compiled[0].inputs)
         # What takes long does not vary much: a warm-up and one run of it have to do.
         min_runs = 1 if seconds.get(1, 0.0) * (rows or 1) > LONG_SECONDS else 3
         # A figure that is asked for again matters: it gets longer.

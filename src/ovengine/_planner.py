@@ -30,7 +30,7 @@ from ovengine.config import LoadOptions, check_properties
 from ovengine.errors import ConfigError, EngineClosed, InferenceError, ModelError
 from ovengine.hookspecs import BatchContext, Batcher, Blob, DeviceContext, DeviceSelector, SchedulerPolicy
 from ovengine.model import Model
-from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Plan, format_bytes, tensor_infos
+from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Plan, RowProof, format_bytes, tensor_infos
 from ovengine.plugins import Plugins
 from ovengine.profile import Profile
 
@@ -260,12 +260,15 @@ class Planner:
         return axis if axis.mode == "rows" else self._verified(compiler, axis)
 
     def _verified(self, compiler: Compiler, axis: BatchAxis) -> BatchAxis:
-        """What the trial says."""
+        """What the rules for operators or the trial say."""
+        if axis.proof == "rules" and self.options.verify != "always":
+            return axis
         proof = verify_model(compiler, self.options.verify, self.cache)
         if self.options.memory_limit is not None:
             compiler.keep_only([1])  # the sizes that are chosen need the room
         why = f"{axis.why}; {proof.why}" if proof.holds and proof.why else proof.why
-        return replace(axis, batchable=proof.holds, why=why or axis.why, failed=proof.failed)
+        shown: RowProof | None = "trial runs" if proof.holds and self.options.verify != "off" else None
+        return replace(axis, batchable=proof.holds, why=why or axis.why, failed=proof.failed, proof=shown)
 
     def make_room(self, compiler: Compiler, rows: int | None, sizes: int) -> None:
         """Share compiled models where `memory_limit` asks for it. Raises ConfigError when it is too little for one."""
@@ -290,7 +293,7 @@ class Planner:
                 if axis.batchable and compiler is not before:
                     return self.plan_batches(batcher, compiler, graph, axis, None, proven=True)
         if batch is not None and axis.batchable:
-            batch = self._cut(compiler, batch)
+            batch = self._cut(compiler, batch, axis)
             self.decide("batcher", batcher.name, batch.why)
             return compiler, axis, batch
         self.decide("batcher", "none", f"rows are not put together: {axis}")
@@ -314,12 +317,13 @@ class Planner:
                 return along, _batch_axis.instead(refused, axis)
         return None
 
-    def _cut(self, compiler: Compiler, batch: BatchPlan) -> BatchPlan:
+    def _cut(self, compiler: Compiler, batch: BatchPlan, axis: BatchAxis) -> BatchPlan:
         """Without the sizes that fail their proof."""
         compiler.keep_only((1, *batch.ladder))
         if batch.ladder == (1,):
             return batch
-        ladder, failed = verify_ladder(compiler, batch.ladder, self.options.verify, self.cache)
+        by_rules = axis.proof == "rules"
+        ladder, failed = verify_ladder(compiler, batch.ladder, self.options.verify, self.cache, by_rules)
         if failed is None:
             return batch
         self.decide("ladder", f"up to {ladder[-1]}", failed)

@@ -97,7 +97,16 @@ def prove_size(
     return _prove(_Trial(known, larger, values, precision, exact), SIZE_CHECKS)
 
 
-def _prove(trial: _Trial, checks: Sequence[tuple[str, Check]]) -> Proof:
+def compare_kernels(
+    known: Compiled, larger: Compiled, values: Values, precision: str = "f32", exact: Compiled | None = None
+) -> Proof:
+    """That the kernels for a larger size compute what those for a smaller one compute, where it is known that rows are
+    independent: a few inferences of it. Rows need not differ in their outputs.
+    """
+    return _prove(_Trial(known, larger, values, precision, exact), KERNEL_CHECKS, must_tell=False)
+
+
+def _prove(trial: _Trial, checks: Sequence[tuple[str, Check]], must_tell: bool = True) -> Proof:
     silent = set(trial.names)
     try:
         for draw, usual in trial.values.draws(trial.shared):
@@ -119,6 +128,8 @@ def _prove(trial: _Trial, checks: Sequence[tuple[str, Check]]) -> Proof:
                 return Proof(None, f"{trial.rows} rows together equal rows alone ({', '.join(n for n, _ in checks)})")
     except (OvengineError, TypeError, ValueError) as error:
         return Proof(TRIAL_RUN, brief(error))
+    if not must_tell:
+        return Proof(None, f"{trial.rows} rows together equal rows alone")
     return Proof(
         "distinct rows", f"output {min(silent)!r} is the same for all rows that were tried; nothing shows them apart"
     )
@@ -280,6 +291,7 @@ SIZE_CHECKS: tuple[tuple[str, Check], ...] = (
     ("padding", _ignores_padding),
     ("other rows", _ignores_neighbours),
 )
+KERNEL_CHECKS: tuple[tuple[str, Check], ...] = (("rows alone", _equals_alone),)
 
 
 def _rows(compiled: Compiled) -> int:

@@ -53,13 +53,15 @@ def verify_model(compiler: Compiler, mode: Verify, cache: Cache) -> Proof:
 
 
 def verify_ladder(
-    compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache
+    compiler: Compiler, ladder: Sequence[int], mode: Verify, cache: Cache, by_rules: bool
 ) -> tuple[tuple[int, ...], str | None]:
-    """As much of the ladder as rows may share an inference at, where `verify_model` holds, and why no more."""
+    """As much of the ladder as rows may share an inference at, where `verify_model` holds or rules for operators show
+    that rows are independent, and why no more.
+    """
     held = tuple(ladder)
     why = None
     for device in range(len(compiler.devices)) if mode != "off" else ():
-        size, proof = _first_failure(compiler, device, held, mode, cache)
+        size, proof = _first_failure(compiler, device, held, mode, cache, by_rules)
         if not proof.holds:
             held = tuple(smaller for smaller in held if smaller < size) or (1,)
             why = f"check {proof.failed!r} failed at {size}: {proof.why}"
@@ -67,12 +69,16 @@ def verify_ladder(
 
 
 def _first_failure(
-    compiler: Compiler, device: int, ladder: Sequence[int], mode: Verify, cache: Cache
+    compiler: Compiler, device: int, ladder: Sequence[int], mode: Verify, cache: Cache, by_rules: bool
 ) -> tuple[int, Proof]:
     """The first size that fails on a device, or the last one. In f32 each is compared with the one below it, in another
     precision with rows alone.
     """
+    if by_rules and compiler.values(1).unknown is not None:
+        return 1, Proof(None, "rows are independent, and no values are known to compare kernels with")
     precision = compiler.precision(device)
+    prove_size = _proof.compare_kernels if by_rules else _proof.prove_size
+    kind = "kernels" if by_rules else "size"
     with contextlib.ExitStack() as trial:
         exact: list[Compiled] = []
 
@@ -80,17 +86,15 @@ def _first_failure(
             compiler.check_trial(size, _proof.COPIES)
             larger = compiler.compiled(size, device)
             if precision == "f32":
-                return _proof.prove_size(compiler.compiled(known, device), larger, compiler.values(known, size))
+                return prove_size(compiler.compiled(known, device), larger, compiler.values(known, size))
             if not exact:
                 exact.append(trial.enter_context(compiler.in_f32(1, device)))
-            return _proof.prove_size(
-                compiler.compiled(1, device), larger, compiler.values(1, size), precision, exact[0]
-            )
+            return prove_size(compiler.compiled(1, device), larger, compiler.values(1, size), precision, exact[0])
 
         size, proof = 1, Proof(None, "")
         for known, size in itertools.pairwise((1, *(size for size in ladder if size > 1))):
-            if size != TRIAL_ROWS:
-                proof = _kept(compiler, device, {"size": size}, partial(prove, known, size), mode, cache)
+            if by_rules or size != TRIAL_ROWS:
+                proof = _kept(compiler, device, {kind: size}, partial(prove, known, size), mode, cache)
             if not proof.holds:
                 break
     return size, proof

@@ -344,8 +344,9 @@ def load(
             model and masked; such requests run alone, at one of few shapes.
         cache_dir: folder that keeps what is learned about a model for the next load. "auto" is OVENGINE_CACHE_DIR, or
             `ovengine` in the user's cache folder; None keeps nothing.
-        verify: when to prove by trial runs that rows may share an inference. "cached": once for each model, device and
-            OpenVINO release; "always": at each load; "off": never, trust the shapes.
+        verify: when to prove by trial runs that rows may share an inference. "cached": where the operators of the model
+            do not show it, once for each model, device and OpenVINO release; "always": at each load, whatever the
+            operators show; "off": never, trust the shapes.
         samples: a list of typical requests, each as `submit` takes it; a single request may be given alone, if it is a
             mapping or an array. Trial runs and measurements then use rows of the first 256 requests, in any order and
             combination. Rows should differ, so that their results do. Without samples, values are made up. A model

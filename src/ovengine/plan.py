@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["BatchAxis", "BatchPlan", "Decision", "DevicePlan", "LanePlan", "Mode", "Plan", "TensorInfo"]
 
 Mode = Literal["rows", "whole", "dynamic"]
+RowProof = Literal["rules", "trial runs"]
 
 # The core keeps the idle lanes of a model in one 64-bit word.
 MAX_LANES = 64
@@ -145,6 +146,8 @@ class BatchAxis:
     failed: the name of the check that says that they may not: one of the shapes, or of the trial runs (`_proof`).
     inputs: the batch axis of each input, as far as it was found; None for one that all rows of a request share.
     outputs: the batch axis of each output, as far as it was found.
+    proof: how rows were shown to be independent: by `rules` for the operators of the graph, or by `trial runs`. None
+        where it was not shown, or not yet.
     """
 
     mode: Mode
@@ -153,6 +156,7 @@ class BatchAxis:
     failed: str | None = None
     inputs: tuple[int | None, ...] = ()
     outputs: tuple[int, ...] = ()
+    proof: RowProof | None = None
 
     def __str__(self) -> str:
         return f"check {self.failed!r} failed: {self.why}" if self.failed else self.why

@@ -225,8 +225,8 @@ RowState scattered_elements(const RowOperator& op, std::size_t) {
 
 // Whether all of the axis of the rows is taken, in order.
 bool is_whole(const RowState& rows, const Size& begin, const Size& end) {
-    return begin.is(0) && (end.is_rows(rows.block) || (!end.counts_rows() && end.is_known &&
-                                                       end.plus >= std::numeric_limits<std::int32_t>::max()));
+    const bool is_far = end.is_known && !end.counts_rows() && end.plus / rows.block >= kMostRows;
+    return begin.is(0) && (is_far || end.is_rows(rows.block));
 }
 
 RowState sliced(const RowOperator& op, std::size_t) {

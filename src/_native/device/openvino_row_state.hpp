@@ -21,7 +21,10 @@ struct Size {
 // The elements of a small tensor of integers, in order.
 using Sizes = std::vector<Size>;
 
-// Holds for any number of rows n from 1 on.
+// No batch has more rows.
+inline constexpr std::int64_t kMostRows = std::int64_t{1} << 24;
+
+// Holds for any number of rows n from 1 to kMostRows.
 struct RowState {
     enum class Kind {
         // The same whatever the rows are, and however many.

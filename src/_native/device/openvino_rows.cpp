@@ -198,7 +198,10 @@ class RowSearch {
         const auto is_bad = [](const RowState& state) { return state.is(Kind::mixed) || state.is(Kind::unknown); };
         for (const auto& node : order_) {
             const auto outputs = node->outputs();
-            if (std::any_of(outputs.begin(), outputs.end(), [&](const auto& one) { return is_bad(chosen_state(one)); }))
+            const bool is_result = ov::is_type<ov::op::v0::Result>(node);
+            if (std::any_of(outputs.begin(), outputs.end(), [&](const auto& one) {
+                    return (is_result || !one.get_target_inputs().empty()) && is_bad(chosen_state(one));
+                }))
                 return std::string(node->get_type_name()) + " '" + node->get_friendly_name() + "'";
         }
         return "an output that is the same for all rows";
