@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ovengine._buckets import Buckets
 from ovengine._core import Future, Lease, Result, Session, as_completed, wait
+from ovengine._inspection import Inspection
 from ovengine.config import Hint
 from ovengine.engine import Engine, load
 from ovengine.errors import (
@@ -81,6 +82,7 @@ __all__ = [
     "InferenceTimeout",
     "InputError",
     "InputTypeError",
+    "Inspection",
     "Lease",
     "LeaseLost",
     "Model",

@@ -20,6 +20,7 @@ from ovengine._cache import Cache
 from ovengine._class_models import start_classes
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import CpuBudget, Graph, Runtime
+from ovengine._inspection import Inspection
 from ovengine._memory import NoRoom
 from ovengine._plugin_calls import PluginCalls
 from ovengine._proof import TRIAL_RUN
@@ -60,7 +61,7 @@ class Planner:
         turn: threading.Lock,
     ) -> None:
         self.plugins = plugins
-        self.calls = PluginCalls(plugins, runtime)
+        self.calls = PluginCalls(plugins, runtime, options.inspection or Inspection())
         self.runtime = runtime
         self.available_devices = tuple(devices)
         self.budget = budget

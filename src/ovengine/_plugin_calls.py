@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ovengine._core import Graph
+from ovengine._inspection import Inspection, ModelReader
 from ovengine.config import MOST_BATCH_SIZE, MOST_BATCH_SIZES
 from ovengine.errors import ConfigError, ModelError, OvengineError, PluginError, UnknownDeviceError
 from ovengine.hookspecs import (
@@ -33,9 +34,9 @@ NATIVE_POLICIES = ("priority", "round_robin")
 class PluginCalls:
     """Each method asks one kind of plugin. What fails is reported (`Plugins.report_failure`), and a built-in asked."""
 
-    def __init__(self, plugins: Plugins, runtime: Runtime) -> None:
+    def __init__(self, plugins: Plugins, runtime: Runtime, inspection: Inspection) -> None:
         self._plugins = plugins
-        self._runtime = runtime
+        self._reader = ModelReader(runtime, inspection)
         # Batchers that `none` stands in for.
         self.failed: list[Batcher] = []
 
@@ -70,7 +71,7 @@ class PluginCalls:
 
     def _read_with(self, loader: ModelLoader, source: object) -> Graph | Blob:
         try:
-            loaded = loader.load(source, LoadContext(self._runtime))
+            loaded = loader.load(source, LoadContext(self._reader))
         except OvengineError:
             raise
         except Exception as error:

@@ -18,6 +18,7 @@ from ovengine.errors import ConfigError, PropertyError
 if TYPE_CHECKING:
     from ovengine._buckets import Buckets
     from ovengine._core import Runtime
+    from ovengine._inspection import Inspection
 
 __all__ = [
     "Hint",
@@ -112,6 +113,7 @@ class LoadOptions:
     cache_dir: str | os.PathLike[str] | None = "auto"
     verify: Verify = "cached"
     samples: Any = None
+    inspection: Inspection | None = None
     memory_limit: int | None = None
     num_requests: int | None = field(default=None, init=False)
     notes: tuple[tuple[str, str, str], ...] = field(default=(), init=False)
@@ -138,6 +140,7 @@ class LoadOptions:
         self._set("config", MappingProxyType(config))
         if self.cache_dir is not None and not isinstance(self.cache_dir, (str, os.PathLike)):
             raise ConfigError(f"cache_dir must be a folder, 'auto' or None, not {self.cache_dir!r}")
+        _check_inspection(self.inspection)
         if self.verify not in get_args(Verify):
             raise ConfigError(f"verify must be one of {', '.join(get_args(Verify))}, not {self.verify!r}")
 
@@ -229,6 +232,13 @@ class LoadOptions:
             self._set("max_batch_size", min(count, MOST_BATCH_SIZE))
             spelling = f"PERFORMANCE_HINT_NUM_REQUESTS={count}"
             self._set("notes", (*self.notes, ("max_batch_size", str(self.max_batch_size), spelling)))
+
+
+def _check_inspection(inspection: object) -> None:
+    from ovengine._inspection import Inspection  # which knows what is here
+
+    if inspection is not None and not isinstance(inspection, Inspection):
+        raise ConfigError(f"inspection must be an ovengine.Inspection or None, not {type(inspection).__name__}")
 
 
 def user_cache() -> Path | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ovengine._buckets import Buckets
 from ovengine._core import CpuBudget, Inputs, Runtime
+from ovengine._inspection import Inspection, load_apart
 from ovengine._planner import Planner
 from ovengine._preparation import Preparation
 from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus, check_integer, parse_bytes
@@ -133,6 +134,8 @@ class Engine:
         verify: Verify = "cached",
         samples: Inputs | Iterable[Inputs] | None = None,
         memory_limit: int | str | None = None,
+        inspection: Inspection | None = None,
+        isolate: bool = False,
         name: str | None = None,
     ) -> Model:
         """Load a model with this engine. Arguments, result and errors are those of `ovengine.load`."""
@@ -153,7 +156,10 @@ class Engine:
             verify=verify,
             samples=samples,
             memory_limit=parse_bytes("memory_limit", memory_limit),
+            inspection=inspection,
         )
+        if isolate:
+            load_apart(source, options, loader)
         use_kept = profile is None
         if profile == "off":
             profile = None
@@ -305,6 +311,8 @@ def load(
     verify: Verify = "cached",
     samples: Inputs | Iterable[Inputs] | None = None,
     memory_limit: int | str | None = None,
+    inspection: Inspection | None = None,
+    isolate: bool = False,
     name: str | None = None,
 ) -> Model:
     """Load a model and start serving it.
@@ -356,6 +364,9 @@ def load(
         memory_limit: bytes, or a text such as "512MB" or "2GiB", that the compiled models may hold together. Lanes
             share compiled models and batch sizes are left out to keep it; the plan says which. The model itself and
             rows in flight are not counted. None: no limit, but the batcher plans for a quarter of the free memory.
+        inspection: limits for model files, which are checked before OpenVINO reads them; None: those of `Inspection()`.
+        isolate: parse and compile the model in a child process first. A crash, a hang or a lack of memory there is a
+            ModelError. `inspection` has the limits. It costs about the time of one more load.
         name: of the model, in plans, errors and statistics; None: named after the source.
 
     Returns:
@@ -391,6 +402,8 @@ def load(
         verify=verify,
         samples=samples,
         memory_limit=memory_limit,
+        inspection=inspection,
+        isolate=isolate,
         name=name,
     )
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import argparse
 
     from ovengine._core import Graph, Runtime
+    from ovengine._inspection import ModelReader
     from ovengine.model import Model
 
 __all__ = [
@@ -72,9 +73,12 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class LoadContext:
-    """What a loader may use: `runtime.read_model`, `runtime.read_model_bytes`, `runtime.adopt`."""
+    """What a loader may use: `runtime.read_model`, `runtime.read_model_bytes`, `runtime.adopt`.
 
-    runtime: Runtime
+    Files and bytes are checked (`Inspection`) before OpenVINO reads them.
+    """
+
+    runtime: ModelReader
 
 
 @runtime_checkable

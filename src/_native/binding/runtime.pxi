@@ -424,8 +424,11 @@ cdef class Runtime:
             raise errors.ModelError(f"OpenVINO cannot read {os.fspath(path)!r}: {_reason(error)}") from None
         return _graph(graph, None)
 
-    def read_model_bytes(self, bytes model not None, bytes weights=None):
-        """Read an ONNX model, or the text of an IR with its weights, from memory. Raises ModelError."""
+    def read_model_bytes(self, bytes model not None, bytes weights=None, owner=None):
+        """Read an ONNX model, or the text of an IR with its weights, from memory. Raises ModelError.
+
+        `owner` lives as long as the graph: what the model refers to by address.
+        """
         cdef string native_model = model
         cdef const char* data = NULL
         cdef size_t size = 0
@@ -440,7 +443,7 @@ cdef class Runtime:
             raise errors.ModelError(
                 f"OpenVINO cannot read the model of {len(model)} bytes: {_reason(error)}"
             ) from None
-        return _graph(graph, None)
+        return _graph(graph, owner)
 
     def adopt(self, model):
         """Take an `openvino.Model`. Raises ModelError for anything else."""
