@@ -30,8 +30,8 @@ NATIVE := CMakeLists.txt pyproject.toml $(shell find src/_native -type f -not -p
 FIXED_ADDRESSES := $(shell setarch $$(uname -m) -R true 2>/dev/null && echo setarch $$(uname -m) -R)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-python test-native asan tsan asan-python pythons model-check coverage lint format \
-	bench install clean
+.PHONY: help demo dev test test-python test-native asan tsan asan-python onnx-operators pythons model-check coverage \
+	lint format bench install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -60,6 +60,10 @@ asan tsan: $(VENV)/build
 asan-python: $(ASAN)/installed $(VENV)/test $(VENV)/demo ## Python tests over an extension with AddressSanitizer and UBSan
 	@echo "==> Python tests under AddressSanitizer"
 	tests/asan/python -m pytest tests $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--numprocesses $(TESTERS) --max-worker-restart 0 --dist loadfile $(ASAN_TESTS))
+
+onnx-operators: $(VENV)/installed $(VENV)/test ## the operator tests of the onnx package, beside OpenVINO (TIMES=3: three sweeps)
+	@echo "==> operator tests of the onnx package"
+	$(BIN)/python tests/onnx_operators.py --processes $(TESTERS) --times $(or $(TIMES),1)
 
 pythons: ## build and smoke-test on every CPython 3.10 to 3.13 of this machine
 	$(PYTHON) tests/pythons.py out/pythons
