@@ -203,7 +203,7 @@ class Compiler:
         # A figure that is asked for again matters: it gets longer.
         limit = MEASURE_SECONDS if first_time else 2 * MEASURE_SECONDS
         weighing = self._weigh(rows, len(compiled), used=True) if first_time else contextlib.nullcontext()
-        with weighing, self.table.others.watched():
+        with weighing:
             found = at_once(lambda one: one.measure(inputs, min_runs=min_runs, max_seconds=limit), compiled)
         self._measured.add(rows)
         seconds[rows] = min(sum(found) / len(found), seconds.get(rows, math.inf))

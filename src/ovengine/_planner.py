@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ovengine._cache import Cache
 from ovengine._class_models import start_classes
 from ovengine._compiler import Compiler, Lanes
 from ovengine._core import CpuBudget, Graph, Runtime
+from ovengine._growth import start_growing
 from ovengine._inspection import Inspection
 from ovengine._memory import NoRoom
 from ovengine._plugin_calls import PluginCalls
@@ -28,7 +28,7 @@ from ovengine._row_classes import has_classes
 from ovengine._samples import Samples
 from ovengine._verify import verify_ladder, verify_model
 from ovengine.config import LoadOptions, check_properties
-from ovengine.errors import ConfigError, EngineClosed, InferenceError, ModelError
+from ovengine.errors import ConfigError, InferenceError, ModelError
 from ovengine.hookspecs import BatchContext, Batcher, Blob, DeviceContext, DeviceSelector, SchedulerPolicy
 from ovengine.model import Model
 from ovengine.plan import BatchAxis, BatchPlan, Decision, DevicePlan, Plan, RowProof, format_bytes, tensor_infos
@@ -133,15 +133,15 @@ class Planner:
         """Start what is known to be right; what may pay comes behind it."""
         if not axis.batchable:
             self.decide("batcher", "none", f"rows are not put together: {axis}")
-            return self.start(compiler, axis, self._unbatched(), choices)
+            return self.start(compiler, axis, self.unbatched(), choices)
         assert isinstance(model, Graph)
         made_for_one = axis.mode == "rows"
         axis = replace(axis, mode="rows")
         batch = self._ask_batcher(choices.batcher, compiler, model, axis, measures=False)
-        if batch is not None and batch.ladder == (1,):
+        if batch is not None and batch.ladder == (1,) and not self.is_in_doubt(choices.batcher, compiler):
             self.decide("batcher", choices.batcher.name, batch.why)
             return self.start(compiler, axis, batch, choices)
-        return self.start_and_prepare(compiler, axis, choices, model, batch, proven=not made_for_one)
+        return start_growing(self, compiler, axis, choices, model, batch, proven=not made_for_one)
 
     def decide(self, what: str, choice: str, why: str) -> None:
         """Write a decision down for the plan."""
@@ -298,7 +298,7 @@ class Planner:
             self.decide("batcher", batcher.name, batch.why)
             return compiler, axis, batch
         self.decide("batcher", "none", f"rows are not put together: {axis}")
-        return compiler, axis, self._unbatched()
+        return compiler, axis, self.unbatched()
 
     def _prove(self, compiler: Compiler, graph: Graph, axis: BatchAxis) -> tuple[Compiler, BatchAxis]:
         """Whether the rows that are served already may be put together, along this axis or another."""
@@ -330,7 +330,8 @@ class Planner:
         self.decide("ladder", f"up to {ladder[-1]}", failed)
         return replace(batch, ladder=ladder, cost_us={size: batch.cost_us[size] for size in ladder})
 
-    def _unbatched(self) -> BatchPlan:
+    def unbatched(self) -> BatchPlan:
+        """A row at a time."""
         return BatchPlan(max_queue_delay_us=self.options.max_queue_delay_us or 0)
 
     def _ask_batcher(
@@ -384,9 +385,15 @@ class Planner:
             batch = self._plan_within_limit(batcher, compiler, context)
         except _Unmeasured:
             return None
-        if question is not None and batcher not in self.calls.failed and not beyond_limits:
+        is_kept = measures and not beyond_limits and batcher not in self.calls.failed
+        if question is not None and is_kept:
             compiler.table.plans[question] = batch.ladder, batch.why
         return batch
+
+    def is_in_doubt(self, batcher: Batcher, compiler: Compiler) -> bool:
+        """Whether the ladder follows from kept costs that are to be measured once more."""
+        is_kept = _costs.question(batcher, self.options) in compiler.table.plans
+        return is_kept and compiler.table.in_doubt and getattr(batcher, "compares", False)
 
     def _kept_plan(self, compiler: Compiler, question: str | None) -> BatchPlan | None:
         """What came of the question at an earlier load, if there is memory for it now."""
@@ -434,39 +441,6 @@ class Planner:
                 policy = self.calls.replace_policy(policy, error)
                 plan = replace(plan, scheduler=policy.name)
         return Model._start(plan, lanes, policy.native, self.budget)
-
-    def start_and_prepare(
-        self,
-        compiler: Compiler,
-        axis: BatchAxis,
-        choices: Choices,
-        graph: Graph,
-        batch: BatchPlan | None,
-        proven: bool,
-    ) -> Model:
-        """Serve a row at a time, and go on behind it."""
-        known = list(self.decisions)
-        self.decide("batcher", choices.batcher.name, "larger batches are being measured and compiled")
-        model = self.start(compiler, axis, self._unbatched(), choices)
-        self.decisions = known
-        draft, preparation = model.plan, model._preparation
-        # The thread must not keep a model alive that nobody uses any more.
-        unused = EngineClosed(f"model {choices.name!r} is gone")
-        reference = weakref.ref(model, lambda _: preparation.stop(unused))
-
-        def work() -> None:
-            compiler.between_steps = preparation.check
-            made, final_axis, final = self.plan_batches(choices.batcher, compiler, graph, axis, batch, proven)
-            lanes = made.lanes(final.ladder)
-            made.keep_costs()
-            running = reference()
-            if running is not None:
-                plan = self.plan(made, lanes, final_axis, final, choices)
-                running._grow(draft, plan, lanes)
-                running._table = made.table
-
-        preparation.start(work, self.turn)
-        return model
 
     def plan(self, compiler: Compiler, lanes: Lanes, axis: BatchAxis, batch: BatchPlan, choices: Choices) -> Plan:
         """What was decided so far, in one value."""

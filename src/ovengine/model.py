@@ -13,7 +13,6 @@ from typing import Any
 
 from ovengine._bulk import AsyncMap, map_as_completed, map_in_order
 from ovengine._core import Compiled, CpuBudget, Inputs, NativeModel, Result, port_keys
-from ovengine._costs import CostTable
 from ovengine._limits import UNCHANGED, Unchanged, changed_limits
 from ovengine._preparation import Preparation
 from ovengine.config import check_integer
@@ -47,7 +46,6 @@ class Model(NativeModel):
     _preparation: Preparation
     _limits_lock: threading.Lock  # of the plan and the core's limits together
     _on_close: Callable[[Model], None] | None = None
-    _table: CostTable | None = None
 
     @classmethod
     def _start(
@@ -89,7 +87,13 @@ class Model(NativeModel):
         return model
 
     def _grow(self, draft: Plan, plan: Plan, lanes: Sequence[tuple[str, Mapping[int, Compiled]]]) -> None:
-        """Go on with a plan that has other batch sizes; `lanes` as for `start`. What was `set` since `draft` stays."""
+        """Go on with a plan that has other batch sizes. What was `set` since `draft` stays.
+
+        Args:
+            draft: the plan so far.
+            plan: the new one, with all batch sizes of `draft` if that has larger ones than 1.
+            lanes: as for `start`; what is compiled for sizes of `draft` is not used.
+        """
         known = draft.ladder
         if plan.ladder != known:
             missing = [(device, {n: one for n, one in sizes.items() if n not in known}) for device, sizes in lanes]
@@ -293,9 +297,6 @@ class Model(NativeModel):
         """
         self._preparation.stop(EngineClosed(f"model {self.name!r} was closed before all batch sizes were ready"))
         served = super().close(timeout)
-        table, self._table = self._table, None
-        if table is not None:
-            table.compare(self._costs())
         notify, self._on_close = self._on_close, None
         if notify is not None:
             notify(self)

@@ -27,18 +27,22 @@ class CostTable {
       public:
         // One run of the size of this index.
         static Steps one(const CostTable& table, std::size_t index) noexcept { return {table, 1, index}; }
+        // As many as hold so many rows.
+        static Steps all(const CostTable& table, std::size_t index, std::uint32_t rows) noexcept {
+            return {table, rows, index};
+        }
 
         Steps begin() const noexcept { return *this; }
         static std::default_sentinel_t end() noexcept { return {}; }
         bool operator==(std::default_sentinel_t) const noexcept { return rows_ == 0; }
         std::size_t operator*() const noexcept { return only_ != kCut ? only_ : table_->largest_run_[rows_]; }
         Steps& operator++() noexcept {
-            rows_ = is_one() ? 0 : rows_ - table_->sizes_[**this];
+            rows_ -= std::min(rows_, table_->sizes_[**this]);
             return *this;
         }
 
         std::size_t front() const noexcept { return **this; }
-        bool is_one() const noexcept { return only_ != kCut || table_->sizes_[front()] == rows_; }
+        bool is_one() const noexcept { return table_->sizes_[front()] >= rows_; }
         // Takes as long as to go through them.
         std::size_t size() const noexcept {
             std::size_t count = 0;
@@ -54,7 +58,7 @@ class CostTable {
 
         const CostTable* table_;
         std::uint32_t rows_;  // that are still to be run, padding included
-        std::size_t only_;    // the only run, or kCut
+        std::size_t only_;    // the size of all runs, or kCut
     };
 
     // `sizes` ascending, `cost_us[i]` the time of one inference at sizes[i], microseconds. Throws
@@ -69,7 +73,6 @@ class CostTable {
                                         std::to_string(kMostRows) + " rows");
         choose_runs();
         find_grain();
-        find_most_rows();
     }
 
     const std::vector<std::uint32_t>& sizes() const noexcept { return sizes_; }
@@ -81,6 +84,11 @@ class CostTable {
                                               : Steps(*this, padded_[rows], Steps::kCut);
     }
 
+    // Whether runs of the size of this index for so many rows, and their padding, stay inside the slot.
+    bool fits(std::size_t index, std::uint32_t rows) const noexcept {
+        return (rows + sizes_[index] - 1) / sizes_[index] * sizes_[index] <= capacity();
+    }
+
     // Index of the smallest size that holds `rows` rows (1 to capacity()).
     std::size_t covering(std::uint32_t rows) const noexcept {
         return static_cast<std::size_t>(std::lower_bound(sizes_.begin(), sizes_.end(), rows) - sizes_.begin());
@@ -88,13 +96,6 @@ class CostTable {
 
     // Time that `rows` rows (1 to capacity()) take, microseconds.
     double run_us(std::uint32_t rows) const noexcept { return run_us_[rows]; }
-
-    // How many rows a batch may have while `waiting` rows wait: all of them, or those of the first of several runs. Who
-    // is in that has its result as soon as it is done, and another lane may take the rest. From grain() rows on, lanes
-    // have enough to do, and fewer batches are less work.
-    std::uint32_t most_rows(std::uint64_t waiting) const noexcept {
-        return waiting < most_rows_.size() ? most_rows_[waiting] : capacity();
-    }
 
     // The smallest size whose rows cost about as little as they can: work that is cut into such pieces is not dearer.
     std::uint32_t grain() const noexcept { return grain_; }
@@ -108,8 +109,6 @@ class CostTable {
     // each run has a cost of its own beside the inference.
     static constexpr double kWorthCutting = 0.95;
     static constexpr double kAboutAsCheap = 1.1;
-    // What a batch costs beside its inference, as the batcher `adaptive` has it.
-    static constexpr double kBatchUs = 60.0;
 
     // Costs are compared as whole nanoseconds: sums of doubles depend on the order, and runs that were chosen one after
     // the other would not come in the order of their sizes.
@@ -157,23 +156,11 @@ class CostTable {
         grain_ = sizes_[i];
     }
 
-    // By rows that wait; nothing where a batch may have as many as fit.
-    void find_most_rows() {
-        const auto runs_whole = [this](std::uint32_t rows) {
-            return steps(rows).is_one() || run_us(rows) - cost_us(steps(rows).front()) < kBatchUs;
-        };
-        std::uint32_t whole = 0;  // so many rows, and fewer, run whole
-        while (whole < grain() && runs_whole(whole + 1)) ++whole;
-        for (std::uint32_t rows = 0; whole < grain() && rows < grain(); ++rows)
-            most_rows_.push_back(rows <= whole ? whole : runs_whole(rows) ? capacity() : sizes_[steps(rows).front()]);
-    }
-
     std::vector<std::uint32_t> sizes_;
     std::vector<double> cost_us_;
     std::vector<std::uint8_t> largest_run_;  // by exact number of rows: its largest run
     std::vector<std::uint32_t> padded_;      // by rows: to how many they are padded and then cut; 0: they run whole
     std::vector<double> run_us_;             // by rows
-    std::vector<std::uint32_t> most_rows_;
     std::uint32_t grain_ = 0;
 };
 

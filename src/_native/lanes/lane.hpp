@@ -20,9 +20,8 @@
 #include "diagnostics/stats.hpp"
 #include "ladder/cutter.hpp"
 #include "ladder/rungs.hpp"
+#include "ladder/trials.hpp"
 #include "lanes/late_leases.hpp"
-#include "platform/cpu.hpp"
-#include "platform/futex.hpp"
 #include "queue/dispatcher.hpp"
 #include "requests/session.hpp"
 
@@ -38,21 +37,32 @@ class Lane {
           layout_(dispatcher.layout()),
           late_leases_(dispatcher),
           rungs_(std::move(rungs)),
-          cutter_(rungs_.costs()) {
+          cutter_(rungs_.costs()),
+          trials_(rungs_.costs()) {
         input_pointers_.reserve(layout_.inputs.size());
         output_pointers_.reserve(layout_.outputs.size());
     }
 
+    std::uint32_t index() const noexcept { return index_; }
     std::uint32_t device() const noexcept { return device_; }
     const LaneStats& stats() const noexcept { return stats_; }
     // When the last inference ended. The owner's.
     std::int64_t ended_ns() const noexcept { return ended_ns_; }
+    // What it would like to run. The owner's.
+    Trials& trials() noexcept { return trials_; }
 
-    // Any thread: other rungs, for the lane's owner to take over before it runs anything else.
-    void install(Rungs rungs, Cutter cutter) noexcept {
+    // Other rungs, and what the lane needs to go on with them; made by whoever installs them.
+    struct Next {
+        explicit Next(Rungs next) : rungs(std::move(next)), cutter(rungs.costs()), trials(rungs.costs()) {}
+        Rungs rungs;
+        Cutter cutter;
+        Trials trials;
+    };
+    // Any thread: for the lane's owner to take over before it runs anything else.
+    void install(Next next) noexcept {
         const std::lock_guard lock(next_mutex_);
-        if (next_) rungs.succeed(next_->rungs);
-        next_.emplace(std::move(rungs), std::move(cutter));
+        if (next_) next.rungs.succeed(next_->rungs);
+        next_.emplace(std::move(next));
         has_next_.store(true, std::memory_order_release);  // pairs with run()
     }
 
@@ -99,7 +109,10 @@ class Lane {
         const std::lock_guard lock(next_mutex_);
         Rungs& rungs = next_->rungs;
         if (rungs.ladder().capacity() > rungs_.ladder().capacity()) scratch_.reset();
-        if (rungs.costs().sizes() != table().sizes()) cutter_ = std::move(next_->cutter);
+        if (rungs.costs().sizes() != table().sizes()) {
+            cutter_ = std::move(next_->cutter);
+            trials_ = std::move(next_->trials);
+        }
         rungs.succeed(rungs_);
         rungs_ = std::move(rungs);
         next_.reset();
@@ -142,7 +155,7 @@ class Lane {
             else if (slot->capacity < table().capacity())
                 end_ns = run_outgrown(*slot, batch, work.rows, wanted == requests);
             else
-                end_ns = run_steps(*slot, batch, work.rows, wanted == requests, start_ns);
+                end_ns = run_steps(*slot, batch, work, wanted == requests, start_ns);
         }
         const std::int64_t free_ns = std::exchange(ended_ns_, end_ns);
         if (!deadlines_ns_.empty()) {
@@ -150,7 +163,7 @@ class Lane {
                 std::ranges::count_if(deadlines_ns_, [end_ns](std::int64_t deadline) { return deadline < end_ns; }));
             dispatcher_.queue().learn(deadlines_ns_.size() - late, late);
         }
-        if (wanted > 0 && work.reason == LaneStats::full)
+        if (wanted > 0 && work.reason == LaneStats::full && work.trial == Trials::kNone)
             keep_pace(work.rows, end_ns - std::max(free_ns, batch.opened_ns()));
         if (slot != nullptr) late_leases_.leave(slot);
         dispatcher_.finish_rows(work.rows);
@@ -227,12 +240,12 @@ class Lane {
     }
 
     // From `start_ns` to the end, which is returned.
-    std::int64_t run_steps(Slot& slot, Batch& batch, std::uint32_t rows, bool all_wanted,
+    std::int64_t run_steps(Slot& slot, Batch& batch, const Work& work, bool all_wanted,
                            std::int64_t start_ns) noexcept {
         std::uint32_t first = 0;
-        for (const std::size_t step : cutter_.cut(table(), rows)) {
+        for (const std::size_t step : steps_of(work)) {
             const std::uint32_t size = table().sizes()[step];
-            const std::uint32_t count = std::min(size, rows - first);
+            const std::uint32_t count = std::min(size, work.rows - first);
             if (!all_wanted && !replace_unwanted(slot.inputs, batch, first, first + count)) {
                 first += count;
                 continue;
@@ -247,11 +260,22 @@ class Lane {
                 rerun_singly(slot.inputs.ports(), batch, first, count, size, reason());
             }
             first += count;
-            const std::int64_t end_ns = now_ns();
-            rungs_.ladder().observe(index_, step, end_ns - start_ns);
-            start_ns = end_ns;
+            start_ns = observe(step, start_ns);
         }
         return start_ns;
+    }
+
+    // The sizes to run a batch on.
+    CostTable::Steps steps_of(const Work& work) noexcept {
+        const bool tries = trials_.is_trying(work.trial) && table().fits(work.trial, work.rows);
+        return tries ? CostTable::Steps::all(table(), work.trial, work.rows) : cutter_.cut(table(), work.rows);
+    }
+
+    // An inference has ended now; when that is.
+    std::int64_t observe(std::size_t step, std::int64_t start_ns) noexcept {
+        const std::int64_t end_ns = now_ns();
+        trials_.observe(rungs_.ladder(), index_, step, end_ns - start_ns);
+        return end_ns;
     }
 
     std::int64_t run_foreign(Work& work, Batch& batch, std::int64_t start_ns) noexcept {
@@ -262,9 +286,7 @@ class Lane {
         } catch (...) {
             rerun_singly(inputs, batch, 0, work.rows, work.rows, reason());
         }
-        const std::int64_t end_ns = now_ns();
-        rungs_.ladder().observe(index_, step, end_ns - start_ns);
-        return end_ns;
+        return observe(step, start_ns);
     }
 
     // A slot from before the ladder grew has no room for the padding that the new one may want.
@@ -316,6 +338,7 @@ class Lane {
         for (const std::size_t step : table().steps(count)) {
             const std::uint32_t size = table().sizes()[step];
             const std::uint32_t part = std::min(size, count - done);
+            const std::int64_t start_ns = now_ns();
             for (std::size_t port = 0; port < layout_.inputs.size(); ++port) {
                 const std::size_t bytes = layout_.inputs[port];
                 std::memcpy(scratch_->inputs.port(port), inputs[port] + done * bytes, part * bytes);
@@ -327,6 +350,7 @@ class Lane {
                 std::memcpy(outputs[port] + (first + done) * bytes, scratch_->outputs.port(port), part * bytes);
             }
             done += part;
+            observe(step, start_ns);
         }
     }
 
@@ -381,10 +405,13 @@ class Lane {
             outputs.push_back(job.output(port) + chunk.first * layout_.outputs[port]);
         const bool whole = steps.is_one() && table().sizes()[steps.front()] == chunk.count;
         try {
-            if (whole && layout_.input_bytes() * chunk.count >= kBindBytes)
+            if (whole && layout_.input_bytes() * chunk.count >= kBindBytes) {
+                const std::int64_t start_ns = now_ns();
                 rungs_.executor(steps.front()).infer(kForeign, inputs.data(), outputs.data());
-            else
+                observe(steps.front(), start_ns);
+            } else {
                 infer_alone(inputs.data(), outputs.data(), 0, chunk.count);
+            }
         } catch (const std::exception& error) {
             if (job.rows() == 1) throw;
             if (chunk.count == 1) throw std::runtime_error(about_row(chunk.first, error));
@@ -444,11 +471,8 @@ class Lane {
     LateLeases late_leases_;
     Rungs rungs_;
     Cutter cutter_;
+    Trials trials_;
     std::mutex next_mutex_;
-    struct Next {
-        Rungs rungs;
-        Cutter cutter;
-    };
     std::optional<Next> next_;
     std::atomic<bool> has_next_{false};
     struct Scratch {

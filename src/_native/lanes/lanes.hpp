@@ -60,6 +60,7 @@ class Lanes {
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
         wake_rows_.store(ladder_->wake_rows(), std::memory_order_relaxed);
         dispatcher_.adopt(ladder_, lanes_.size());
+        refine_soon();
     }
 
     std::size_t count() const noexcept { return lanes_.size(); }
@@ -80,6 +81,7 @@ class Lanes {
             throw std::invalid_argument("a new ladder reaches as far as the old one");
         put_up(std::move(next));
         dispatcher_.grow(ladder_->capacity());
+        refine_soon();
     }
     // The same sizes at the cost that was seen meanwhile, if that has changed.
     void refine() {
@@ -233,8 +235,8 @@ class Lanes {
     }
 
   private:
-    // How often the cost of batches is looked at again.
-    static constexpr std::chrono::nanoseconds kRefineInterval{1'000'000'000};
+    // How often the cost of batches is looked at again: first after this time, then after twice as long each time.
+    static constexpr std::int64_t kFirstRefineNs = 10'000'000, kRefineNs = 1'000'000'000;
 
     struct LaneThread {
         template <class... Args>
@@ -262,20 +264,18 @@ class Lanes {
     // A ladder, and what each lane gets with it. Built without a lock: it takes as long as its table.
     struct Next {
         std::shared_ptr<const Ladder> ladder;
-        std::vector<std::pair<Rungs, Cutter>> of_lanes;
+        std::vector<Lane::Next> of_lanes;
     };
     Next next_of(std::shared_ptr<const Ladder> ladder,
                  std::vector<std::vector<std::unique_ptr<Executor>>> executors) const {
         Next next{std::move(ladder), {}};
         for (auto& of_lane : executors)
-            next.of_lanes.emplace_back(Rungs(next.ladder, std::move(of_lane), dispatcher_.layout().outputs),
-                                       Cutter(next.ladder->costs()));
+            next.of_lanes.emplace_back(Rungs(next.ladder, std::move(of_lane), dispatcher_.layout().outputs));
         return next;
     }
     // Under ladder_mutex_.
     void put_up(Next next) noexcept {
-        for (std::size_t i = 0; i < lanes_.size(); ++i)
-            lanes_[i]->lane.install(std::move(next.of_lanes[i].first), std::move(next.of_lanes[i].second));
+        for (std::size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->lane.install(std::move(next.of_lanes[i]));
         wake_rows_.store(next.ladder->wake_rows(), std::memory_order_relaxed);
         ladder_ = std::move(next.ladder);
         dispatcher_.adopt(ladder_, lanes_.size());
@@ -300,7 +300,6 @@ class Lanes {
         platform::name_this_thread("ovengine " + std::to_string(index));
         platform::do_not_preempt();
         LaneThread& lane = *lanes_[index];
-        std::int64_t refine_at_ns = now_ns() + kRefineInterval.count();
         for (;;) {
             platform::Clock::time_point until;
             take_share(lane);
@@ -308,10 +307,6 @@ class Lanes {
             const auto taken = take(lane, until, closing());
             if (taken == Dispatcher::Taken::work) {
                 run(lane);
-                if (lane.lane.ended_ns() >= refine_at_ns) {
-                    refine_at_ns = lane.lane.ended_ns() + kRefineInterval.count();
-                    refine_if_possible();
-                }
                 continue;
             }
             give_share_back(lane);
@@ -329,13 +324,6 @@ class Lanes {
             park(index, holding ? platform::Deadline(until) : std::nullopt);
         }
     }
-    void refine_if_possible() noexcept {
-        try {
-            refine();
-        } catch (const std::bad_alloc&) {
-            // The table stays as it is until the next time.
-        }
-    }
 
     // What the lane's owner does next. Sessions and all others take turns, so that neither starves the other.
     Dispatcher::Taken take(LaneThread& lane, platform::Clock::time_point& until, bool flush) noexcept {
@@ -344,7 +332,7 @@ class Lanes {
             return Dispatcher::Taken::work;
         }
         lane.session_next = true;
-        const auto taken = dispatcher_.take(lane.work, until, flush);
+        const auto taken = dispatcher_.take(lane.work, lane.lane.index(), lane.lane.trials(), until, flush);
         return taken != Dispatcher::Taken::work && take_session(lane) ? Dispatcher::Taken::work : taken;
     }
     bool take_session(LaneThread& lane) noexcept {
@@ -358,10 +346,30 @@ class Lanes {
     }
     void run(LaneThread& lane) noexcept {
         lane.lane.run(lane.work);
+        refine_at_times(lane.lane.ended_ns());
         if (lane.work.session == nullptr) return;
         sessions_.done(lane.work.session);  // what it has left comes to this lane again, or to a free one
         lane.work.session.reset();
     }
+    // At the end of some piece of work.
+    void refine_at_times(std::int64_t now) noexcept {
+        // relaxed: one of those who find that it is time does it, and what it does is under a lock.
+        std::int64_t due = refine_at_ns_.load(std::memory_order_relaxed);
+        if (now < due) return;
+        const std::int64_t interval = refine_interval_ns_.load(std::memory_order_relaxed);
+        if (!refine_at_ns_.compare_exchange_strong(due, now + interval, std::memory_order_relaxed)) return;
+        refine_interval_ns_.store(std::min(2 * interval, kRefineNs), std::memory_order_relaxed);
+        try {
+            refine();
+        } catch (const std::bad_alloc&) {
+            // The table stays as it is until the next time.
+        }
+    }
+    void refine_soon() noexcept {
+        refine_interval_ns_.store(kFirstRefineNs, std::memory_order_relaxed);
+        refine_at_ns_.store(now_ns() + kFirstRefineNs, std::memory_order_relaxed);
+    }
+
     bool has_work(const LaneThread& lane, bool holding) const noexcept {
         return dispatcher_.has_work(holding) || sessions_.has_work(lane.home);
     }
@@ -397,6 +405,7 @@ class Lanes {
     std::unique_ptr<Policy> policy_;
     std::uint64_t all_lanes_ = 0;
     std::atomic<std::uint32_t> wake_rows_{1};  // relaxed: a hint
+    std::atomic<std::int64_t> refine_at_ns_{0}, refine_interval_ns_{kFirstRefineNs};
     IdleLanes idle_;
     std::atomic<bool> closing_{false}, stopping_{false};
     std::atomic<std::uint32_t> running_{0};

@@ -135,10 +135,12 @@ class Dispatcher {
 
     enum class Taken { nothing, work, hold };
 
-    // The next batch or chunk. `hold`: there are rows, to be run at `until` at the latest. `flush`: hold nothing back.
-    // Where there is no memory for a batch, those who would be in it are told, and what there is memory for goes on.
-    Taken take(Work& work, platform::Clock::time_point& until, bool flush) noexcept {
+    // The next batch or chunk for a lane, with what it is to try. `hold`: there are rows, to be run at `until` at the
+    // latest. `flush`: hold nothing back. Where there is no memory for a batch, those who would be in it are told, and
+    // what there is memory for goes on.
+    Taken take(Work& work, std::size_t lane, Trials& trials, platform::Clock::time_point& until, bool flush) noexcept {
         const std::lock_guard lock(mutex_);
+        work.trial = Trials::kNone;
         work.slot = nullptr;
         work.job = nullptr;
         work.gathered.clear();
@@ -149,7 +151,10 @@ class Dispatcher {
             return Taken::work;
         }
         job_next_ = true;
+        work.trial = share_.update(open_slot()->word.approx_claimed(), queue_.approx_waiting(), max_batch_rows(),
+                                   holds_batches(), trials, lane);
         const Taken taken = take_batch(work, until, flush);
+        share_.begin_next();
         if (taken != Taken::work && take_chunk(work)) return Taken::work;
         return taken;
     }
@@ -397,7 +402,6 @@ class Dispatcher {
     Taken take_batch(Work& work, platform::Clock::time_point& until, bool flush) noexcept {
         if (!is_open() && queue_.approx_waiting() > 0 && !open_next()) refuse_batch();
         Slot& slot = *open_slot();
-        if (!holds_batches()) share_.update(slot.word.approx_claimed() + queue_.approx_waiting());
         if (queue_.approx_waiting() > 0) {
             gather_waiting(slot, work);
             queue_.wake_for_room();

@@ -10,6 +10,7 @@
 
 #include "batch/slot.hpp"
 #include "diagnostics/stats.hpp"
+#include "ladder/trials.hpp"
 #include "requests/job.hpp"
 #include "requests/request.hpp"
 
@@ -34,7 +35,8 @@ struct Work {
     Slot* slot = nullptr;
     std::uint32_t rows = 0;
     LaneStats::Reason reason = LaneStats::idle;
-    std::vector<Gathered> gathered;  // requests whose rows the lane has yet to copy, assign and publish; has_place()
+    std::size_t trial = Trials::kNone;  // the size, by index, that the lane tries on it
+    std::vector<Gathered> gathered;     // requests whose rows the lane has yet to copy, assign and publish; has_place()
     Job* job = nullptr;
     Job::Chunk chunk{};
     std::shared_ptr<Session> session;  // that the job is of

@@ -169,10 +169,12 @@ class Model {
         return borrowed.size();
     }
 
-    // A lane for the caller, as soon as one is parked.
+    // A lane for the caller, as soon as one is parked. If it is the only one, what is submitted then is one batch.
     int borrow_lane() const {
         int lane = -1;
         CHECK(eventually([&] { return (lane = core_->try_borrow_lane()) >= 0; }));
+        // Whatever was learned of the device, a lane's share of what waits has no limit until the lane is back.
+        if (setup.lanes == 1) core_->set_max_queue_delay_ns(setup.queue.max_queue_delay_ns);
         return lane;
     }
 

@@ -15,8 +15,8 @@ void observe(const Ladder& ladder, std::size_t lane, std::size_t step, double us
 TEST("a ladder that costs what was measured stays as it is") {
     const Ladder ladder(CostTable({1, 4}, {10, 20}), 2);
     CHECK(ladder.refined() == nullptr);
-    observe(ladder, 0, 0, 11);
-    observe(ladder, 1, 1, 19);
+    observe(ladder, 0, 0, 10.4);
+    observe(ladder, 1, 1, 19.3);
     CHECK(ladder.refined() == nullptr);
     observe(ladder, 0, 1, 1000, 3);  // too few to tell
     CHECK(ladder.refined() == nullptr);
@@ -128,11 +128,24 @@ TEST("the ladder may grow while everybody submits") {
     for (auto& thread : threads) thread.join();
 }
 
-TEST("a size that is far from good is not tried") {
-    Model model({.ladder = {1, 4}, .cost_us = {20, 200}});
-    for (int i = 0; i < 200; ++i) {
-        Ticket ticket = model.submit(1, 4);
-        CHECK(model.finish(ticket, 1) == Outcome::ok);
-    }
-    for (const auto& call : model.device->calls()) CHECK_EQ(call.size, 1u);
+TEST("a size is known when it was run often, or for long") {
+    const Ladder ladder(CostTable({1, 4}, {10, 20'000}), 2);
+    observe(ladder, 0, 0, 10, 15);
+    CHECK(!ladder.is_known(0));
+    observe(ladder, 0, 0, 10, 1);
+    CHECK(ladder.is_known(0) && ladder.is_known(0, 0) && !ladder.is_known(1, 0));
+    observe(ladder, 1, 1, 20'000, 1);
+    CHECK(!ladder.is_known(1));
+    observe(ladder, 1, 1, 20'000, 1);
+    CHECK(ladder.is_known(1, 1));
+    ladder.forget(1, 1);
+    CHECK(!ladder.is_known(1));
+}
+
+TEST("what lanes know of a ladder they know of a better one") {
+    const Ladder ladder(CostTable({1, 4}, {10, 20}), 2);
+    observe(ladder, 0, 0, 30);
+    const auto refined = ladder.refined();
+    REQUIRE(refined != nullptr);
+    CHECK(refined->is_known(0, 0) && !refined->is_known(1, 0) && !refined->is_known(1));
 }

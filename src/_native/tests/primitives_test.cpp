@@ -425,28 +425,6 @@ TEST("the grain of a ladder is the smallest size that is about as cheap by row a
     CHECK_EQ(CostTable({1, 4, 16}, {10, 45, 200}).grain(), 1u);
 }
 
-TEST("a batch has no more rows than one run, while fewer wait than keep the lanes busy") {
-    const CostTable table({1, 4, 16, 64}, {200, 240, 600, 1200});
-    CHECK_EQ(table.grain(), 64u);
-    CHECK_EQ(table.steps(5).size(), 2u);
-    for (std::uint32_t rows = 0; rows <= 8; ++rows) CHECK_EQ(table.most_rows(rows), 4u);
-    CHECK_EQ(table.steps(12).size(), 1u);
-    CHECK_EQ(table.most_rows(12), 64u);
-    CHECK_EQ(table.steps(20).size(), 2u);
-    CHECK_EQ(table.most_rows(20), 16u);
-    for (const std::uint32_t rows : {64u, 65u, 1000u}) CHECK_EQ(table.most_rows(rows), 64u);
-}
-
-TEST("a batch has all rows that wait, where it is not worth to part it") {
-    const CostTable whole({1, 4, 16}, {10, 11, 12}), quick({1, 2, 4, 8}, {10, 18, 30, 100}), alone({1}, {7});
-    CHECK_EQ(quick.steps(7).size(), 3u);  // the runs behind the first take less than it costs to make a batch
-    for (std::uint32_t rows = 0; rows < 20; ++rows) {
-        CHECK_EQ(whole.most_rows(rows), 16u);
-        CHECK_EQ(quick.most_rows(rows), 8u);
-        CHECK_EQ(alone.most_rows(rows), 1u);
-    }
-}
-
 // --- Histogram ---
 
 TEST("a histogram keeps every duration to within one part in 32") {

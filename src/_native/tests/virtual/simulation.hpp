@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <ostream>
+#include <random>
 
 #include "fixture.hpp"
 
@@ -65,16 +66,45 @@ class Simulation {
         const std::lock_guard lock(mutex_);
         takes_us_ = costs;
     }
+    // From now on it takes up to this share more or less, as devices do: lanes do not keep step for ever.
+    void vary(double share) {
+        const std::lock_guard lock(mutex_);
+        varies_by_ = share;
+    }
     // And what the table says.
     void set_costs(const Costs& costs) {
         take(costs);
         model.install(sizes(costs), times(costs));
     }
     bool is_done(std::size_t request) { return ModelCore::outcome(requests_[request].ticket) != Outcome::pending; }
+    // Of a request that is done: its own result, and it is forgotten.
+    void collect(std::size_t request) {
+        auto& [ticket, tag, is_collected] = requests_[request];
+        CHECK(model.finish(ticket, tag) == Outcome::ok);
+        is_collected = true;
+    }
+    // So many clients, each of whom submits a row when it has the result of the one before; how many rows were answered
+    // until then. They look for results once in `look_us`.
+    std::size_t serve(std::size_t clients, std::int64_t until_us, std::int64_t look_us) {
+        std::vector<std::size_t> pending;
+        for (std::size_t client = 0; client < clients; ++client) pending.push_back(submit(1));
+        std::size_t answered = 0;
+        while (now_us() < until_us) {
+            run_until(now_us() + look_us);
+            for (auto& request : pending) {
+                if (!is_done(request)) continue;
+                collect(request);
+                ++answered;
+                request = submit(1);
+            }
+        }
+        return answered;
+    }
     // All that is left happens; every request has its own result, or this outcome.
     void finish(Outcome otherwise = Outcome::ok) {
         run_until(now_us() + 3'600'000'000);
-        for (auto& [ticket, tag] : requests_) {
+        for (auto& [ticket, tag, is_collected] : requests_) {
+            if (is_collected) continue;
             const Outcome outcome = model.finish(ticket, tag);
             CHECK(outcome == Outcome::ok || outcome == otherwise);
         }
@@ -85,6 +115,7 @@ class Simulation {
     struct Submitted {
         Ticket ticket;
         float tag;
+        bool is_collected = false;
     };
 
     // Notes when an inference begins, and takes its time.
@@ -134,7 +165,8 @@ class Simulation {
             if (order_.empty() || order_.back() != request) order_.push_back(request);
         }
         ran_.push_back(ran);
-        return std::chrono::nanoseconds(std::llround(takes_us_.at(size) * 1e3));
+        const double varied = 1 + std::uniform_real_distribution<double>(-varies_by_, varies_by_)(bits_);
+        return std::chrono::nanoseconds(std::llround(takes_us_.at(size) * varied * 1e3));
     }
     // Rows are known again by the value that they begin with; zero is padding.
     float next_tag(std::uint32_t rows) {
@@ -149,6 +181,8 @@ class Simulation {
 
     std::mutex mutex_;
     Costs takes_us_;
+    double varies_by_ = 0;
+    std::mt19937 bits_{1};
     std::vector<Ran> ran_;
     std::vector<std::size_t> owners_{SIZE_MAX}, order_;
     std::size_t threads_;

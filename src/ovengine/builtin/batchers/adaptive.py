@@ -41,6 +41,7 @@ class AdaptiveBatcher:
     """Climbs 1, 4, 16, 64, 256 while rows get cheaper, looks around the best, and keeps what is about as good."""
 
     name = "adaptive"
+    compares = True  # batch sizes by their costs: with other costs the ladder is another one
 
     def plan(self, context: BatchContext) -> BatchPlan:
         """Measure until it no longer pays; drop what saves too little to be worth its memory and latency."""

@@ -2,6 +2,8 @@
 // the next moment that somebody sleeps until. Takes the place of the core's own header; see ../../CMakeLists.txt.
 #pragma once
 
+#include <sched.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -30,6 +32,14 @@ enum class WaitResult { woken, timed_out, interrupted };
 // of one lane does is the same each time, and that of several as long as they do not race at one and the same moment.
 class VirtualTime {
   public:
+    // One thread works at a time: on one CPU it hands over to the next one soonest.
+    VirtualTime() {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(static_cast<std::size_t>(sched_getcpu()), &one);
+        sched_setaffinity(0, sizeof one, &one);
+    }
+
     Clock::time_point now() noexcept {
         const std::lock_guard lock(mutex_);
         return now_;
@@ -40,15 +50,14 @@ class VirtualTime {
     void run_until(Clock::time_point until, std::size_t threads) {
         std::unique_lock lock(mutex_);
         for (;;) {
-            changed_.wait(lock, [&] { return sleepers_.size() == threads; });
+            slept_.wait(lock, [&] { return sleepers_.size() == threads; });
             const auto first = std::min_element(sleepers_.begin(), sleepers_.end(), [](auto* one, auto* other) {
                 return one->deadline.value_or(kNever) < other->deadline.value_or(kNever);
             });
             if (first == sleepers_.end() || (*first)->deadline.value_or(kNever) > until) break;
             now_ = std::max(now_, *(*first)->deadline);
-            (*first)->result = WaitResult::timed_out;
+            (*first)->wake(WaitResult::timed_out);
             sleepers_.erase(first);
-            changed_.notify_all();
         }
         now_ = std::max(now_, until);
     }
@@ -57,20 +66,19 @@ class VirtualTime {
     WaitResult wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, Deadline deadline) {
         std::unique_lock lock(mutex_);
         if (word.load(std::memory_order_seq_cst) != expected) return WaitResult::woken;
-        return sleep(lock, {&word, deadline});
+        return sleep(lock, &word, deadline);
     }
     void wake(const std::atomic<std::uint32_t>& word, int threads) {
         const std::lock_guard lock(mutex_);
         std::erase_if(sleepers_, [&](Sleeper* sleeper) {
             if (sleeper->word != &word || threads-- <= 0) return false;
-            sleeper->result = WaitResult::woken;
+            sleeper->wake(WaitResult::woken);
             return true;
         });
-        changed_.notify_all();
     }
     void sleep_for(std::chrono::nanoseconds time) {
         std::unique_lock lock(mutex_);
-        sleep(lock, {nullptr, now_ + time});
+        sleep(lock, nullptr, now_ + time);
     }
 
   private:
@@ -80,17 +88,24 @@ class VirtualTime {
         const std::atomic<std::uint32_t>* word;
         Deadline deadline;
         std::optional<WaitResult> result{};
+        std::condition_variable woken{};
+
+        void wake(WaitResult why) {
+            result = why;
+            woken.notify_one();
+        }
     };
 
-    WaitResult sleep(std::unique_lock<std::mutex>& lock, Sleeper sleeper) {
+    WaitResult sleep(std::unique_lock<std::mutex>& lock, const std::atomic<std::uint32_t>* word, Deadline deadline) {
+        Sleeper sleeper{word, deadline};
         sleepers_.push_back(&sleeper);
-        changed_.notify_all();
-        changed_.wait(lock, [&] { return sleeper.result.has_value(); });
+        slept_.notify_all();
+        sleeper.woken.wait(lock, [&] { return sleeper.result.has_value(); });
         return *sleeper.result;
     }
 
     std::mutex mutex_;
-    std::condition_variable changed_;
+    std::condition_variable slept_;  // somebody more
     Clock::time_point now_{std::chrono::hours(1)};
     std::vector<Sleeper*> sleepers_;  // in the order in which they fell asleep
 };
