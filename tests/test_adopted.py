@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 import types
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,7 @@ import pytest
 
 import ovengine
 from ovengine._core import Runtime
-from support import double
+from support import PATIENCE, double
 
 
 class Mimic:
@@ -82,3 +87,27 @@ def test_a_subclass_of_openvinos_own_class_is_taken() -> None:
 
     compiled = ov.Core().compile_model(double(), "CPU")
     assert Runtime().adopt_compiled(Own(compiled, [])).outputs[0].name == "y"
+
+
+def test_without_the_libraries_of_its_release_the_import_says_what_to_install(tmp_path: Path) -> None:
+    package = tmp_path / "ovengine"
+    source = Path(ovengine.engine.__file__).parent
+    package.mkdir()
+    for file in source.iterdir():
+        if not file.name.startswith("_core."):
+            (package / file.name).symlink_to(file)
+    shutil.copy(ovengine._core.__file__, package)  # which looks for the libraries beside itself
+    places = [str(tmp_path), *(path for path in sys.path if path != str(source.parent))]
+    code = f"import sys; sys.path[:] = {places!r}; import ovengine"
+    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"openvino {version('openvino')} is installed; install the right one with" in done.stderr
+    assert f"pip install 'openvino=={version('openvino')}'" in done.stderr

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ovengine import _release  # noqa: F401  # before anything that needs the extension
 from ovengine._buckets import Buckets
 from ovengine._core import Future, Lease, Result, Session, as_completed, wait
 from ovengine._inspection import Inspection

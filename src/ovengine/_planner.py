@@ -7,11 +7,9 @@ batcher, trial of the batch axis and larger sizes follow behind it, see `_prepar
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from ovengine import _batch_axis, _costs, _element_types, _kernels, _memory, _profiles, _shapes, _values
@@ -22,6 +20,7 @@ from ovengine._core import CpuBudget, Graph, Runtime
 from ovengine._growth import start_growing
 from ovengine._inspection import Inspection
 from ovengine._memory import NoRoom
+from ovengine._paths import as_path, is_path, printable
 from ovengine._plugin_calls import PluginCalls
 from ovengine._proof import TRIAL_RUN
 from ovengine._row_classes import has_classes
@@ -474,6 +473,6 @@ class Planner:
 
 def default_name(source: object, model: Graph | Blob) -> str:
     """After the file, or what the model calls itself."""
-    if isinstance(source, (str, os.PathLike)):
-        return Path(source).stem or "model"
+    if is_path(source):
+        return printable(as_path(source).stem) or "model"
     return (model.name if isinstance(model, Graph) else "") or "model"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ovengine._core import Graph
 from ovengine._inspection import Inspection, ModelReader
+from ovengine._numbers import as_integer
 from ovengine.config import MOST_BATCH_SIZE, MOST_BATCH_SIZES
 from ovengine.errors import ConfigError, ModelError, OvengineError, PluginError, UnknownDeviceError
 from ovengine.hookspecs import (
@@ -137,25 +138,30 @@ class PluginCalls:
 def _checked_devices(plans: object, context: DeviceContext) -> tuple[DevicePlan, ...]:
     if not isinstance(plans, Sequence) or not plans:
         raise PluginError(f"select returned {plans!r}, not a sequence of DevicePlan")
+    checked = []
     for plan in plans:
         if not isinstance(plan, DevicePlan):
             raise PluginError(f"select returned a {type(plan).__name__} among its plans, not a DevicePlan")
         if plan.device not in context.available_devices:
             raise PluginError(f"select chose {plan.device!r}; there are {', '.join(context.available_devices)}")
-        if not isinstance(plan.lanes, int) or plan.lanes < 1:
+        lanes, threads = as_integer(plan.lanes), as_integer(plan.threads_per_lane)
+        if lanes is None or lanes < 1:
             raise PluginError(f"select planned {plan.lanes!r} lanes on {plan.device}")
-    if sum(plan.lanes for plan in plans) > MAX_LANES:
+        if threads is None or threads < 0:
+            raise PluginError(f"select planned lanes of {plan.threads_per_lane!r} threads on {plan.device}")
+        checked.append(replace(plan, lanes=lanes, threads_per_lane=threads))
+    if sum(plan.lanes for plan in checked) > MAX_LANES:
         raise PluginError(f"select planned more than {MAX_LANES} lanes")
-    return tuple(plans)
+    return tuple(checked)
 
 
 def _checked_batch(batch: object, context: BatchContext) -> BatchPlan:
     if not isinstance(batch, BatchPlan):
         raise PluginError(f"plan returned {type(batch).__name__}, not a BatchPlan")
-    ladder = batch.ladder
-    sizes_ok = isinstance(ladder, tuple) and all(isinstance(size, int) and size >= 1 for size in ladder)
-    if not sizes_ok or not ladder or list(ladder) != sorted(set(ladder)):
-        raise PluginError(f"plan returned the ladder {ladder!r}, not ascending sizes")
+    sizes = [as_integer(size) or 0 for size in batch.ladder] if isinstance(batch.ladder, tuple) else []
+    if not sizes or min(sizes) < 1 or sizes != sorted(set(sizes)):
+        raise PluginError(f"plan returned the ladder {batch.ladder!r}, not ascending sizes")
+    ladder = tuple(sizes)
     if len(ladder) > MOST_BATCH_SIZES or ladder[-1] > MOST_BATCH_SIZE:
         raise PluginError(
             f"plan returned {len(ladder)} sizes up to {ladder[-1]}; "
@@ -164,10 +170,11 @@ def _checked_batch(batch: object, context: BatchContext) -> BatchPlan:
     limit = context.max_batch_size
     if limit is not None and ladder[-1] > limit:
         raise PluginError(f"plan returned the ladder {ladder!r}, over max_batch_size={limit}")
-    if not isinstance(batch.max_queue_delay_us, int) or batch.max_queue_delay_us < 0:
+    delay_us = as_integer(batch.max_queue_delay_us)
+    if delay_us is None or delay_us < 0:
         raise PluginError(f"plan returned max_queue_delay_us={batch.max_queue_delay_us!r}")
     cost_us = {size: float(batch.cost_us.get(size) or context.measure(size) * 1e6) for size in ladder}
     for size, cost in cost_us.items():
         if not (math.isfinite(cost) and cost > 0):
             raise PluginError(f"plan returned a cost of {cost} us for {size} rows")
-    return replace(batch, cost_us=cost_us)
+    return replace(batch, ladder=ladder, max_queue_delay_us=delay_us, cost_us=cost_us)

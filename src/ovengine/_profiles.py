@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ovengine import _core
 from ovengine._cache import Cache
 from ovengine._core import Runtime
+from ovengine._paths import as_path, is_path
 from ovengine._shapes import dimensions
 from ovengine.config import CORE_PROPERTIES, LoadOptions, Shape, Shapes
 from ovengine.errors import ConfigError, OvengineError
@@ -39,8 +38,8 @@ def conditions(source: object, device: str, runtime: Runtime, cpus: int, options
 def identity(source: object) -> str:
     """A hash of the model's file, with the weights beside it, or of its bytes."""
     digest = hashlib.sha256()
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
+    if is_path(source):
+        path = as_path(source)
         weights = [path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else []
         for file in (path, *(file for file in weights if file.exists())):
             with file.open("rb") as opened:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import PurePath
 from typing import Any
+
+import numpy as np
 
 from ovengine._numbers import as_integer
 from ovengine.errors import ConfigError, PropertyError
 
 _BATCH_DEVICE = re.compile(r"\s*BATCH\s*:\s*(?P<device>[^,()]*[^,()\s])\s*(?:\(\s*(?P<rows>[^()]*?)\s*\))?\s*", re.I)
 _YES = frozenset({"YES", "TRUE", "ON", "1"})
+_LOG_LEVELS = {"NO": "LOG_NONE", "ERR": "LOG_ERROR"}
 _NO = frozenset({"NO", "FALSE", "OFF", "0"})
 
 
@@ -42,8 +47,14 @@ def plain(value: Any) -> Any:
     if hasattr(value, "get_type_name"):  # Type
         return value.get_type_name()
     if isinstance(getattr(value, "name", None), str) and hasattr(type(value), "__members__"):
-        return f"LOG_{value.name}" if kind == "Level" else value.name
-    number = as_integer(value)  # of NumPy's
+        return _LOG_LEVELS.get(value.name, f"LOG_{value.name}") if kind == "Level" else value.name
+    if isinstance(value, (bytes, os.PathLike)) and not isinstance(value, PurePath):  # CACHE_DIR
+        return os.fsdecode(value)
+    if isinstance(value, (set, frozenset, list, tuple)):  # MODEL_DISTRIBUTION_POLICY
+        return " ".join(str(plain(each)) for each in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    number = as_integer(value)
     return value if number is None else number
 
 

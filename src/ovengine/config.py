@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ovengine import _spellings
 from ovengine._numbers import as_integer
+from ovengine._paths import StrOrBytesPath, as_path
 from ovengine.errors import ConfigError, PropertyError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class LoadOptions:
     queue_full_action: str | None = None
     shapes: Shapes | None = None
     buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int] | None = None
-    cache_dir: str | os.PathLike[str] | None = "auto"
+    cache_dir: StrOrBytesPath | None = "auto"
     verify: Verify = "cached"
     samples: Any = None
     inspection: Inspection | None = None
@@ -138,7 +139,7 @@ class LoadOptions:
         self._take_auto_batching(config)
         self._take_num_requests(config)
         self._set("config", MappingProxyType(config))
-        if self.cache_dir is not None and not isinstance(self.cache_dir, (str, os.PathLike)):
+        if self.cache_dir is not None and not isinstance(self.cache_dir, (str, bytes, os.PathLike)):
             raise ConfigError(f"cache_dir must be a folder, 'auto' or None, not {self.cache_dir!r}")
         _check_inspection(self.inspection)
         if self.verify not in get_args(Verify):
@@ -149,7 +150,7 @@ class LoadOptions:
         """Where to keep what is learned about models; None for nowhere."""
         if self.cache_dir is None:
             return None
-        return user_cache() if self.cache_dir == "auto" else Path(self.cache_dir)
+        return user_cache() if self.cache_dir == "auto" else as_path(self.cache_dir)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -14,6 +14,7 @@ from typing import Any
 from ovengine._buckets import Buckets
 from ovengine._core import CpuBudget, Inputs, Runtime
 from ovengine._inspection import Inspection, load_apart
+from ovengine._paths import StrOrBytesPath
 from ovengine._planner import Planner
 from ovengine._preparation import Preparation
 from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus, check_integer, parse_bytes
@@ -128,9 +129,9 @@ class Engine:
         max_queue_size: int | None = None,
         queue_full_action: str | None = None,
         shapes: Shapes | None = None,
-        profile: Profile | str | os.PathLike[str] | None = None,
+        profile: Profile | StrOrBytesPath | None = None,
         buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int] | None = None,
-        cache_dir: str | os.PathLike[str] | None = "auto",
+        cache_dir: StrOrBytesPath | None = "auto",
         verify: Verify = "cached",
         samples: Inputs | Iterable[Inputs] | None = None,
         memory_limit: int | str | None = None,
@@ -305,9 +306,9 @@ def load(
     max_queue_size: int | None = None,
     queue_full_action: str | None = None,
     shapes: Shapes | None = None,
-    profile: Profile | str | os.PathLike[str] | None = None,
+    profile: Profile | StrOrBytesPath | None = None,
     buckets: Mapping[str | int, Buckets | Sequence[int]] | Buckets | Sequence[int] | None = None,
-    cache_dir: str | os.PathLike[str] | None = "auto",
+    cache_dir: StrOrBytesPath | None = "auto",
     verify: Verify = "cached",
     samples: Inputs | Iterable[Inputs] | None = None,
     memory_limit: int | str | None = None,
@@ -323,7 +324,8 @@ def load(
 
     Args:
         source: the path of a model file (IR `.xml`, `.onnx`, `.blob`, or any other that OpenVINO reads), an
-            `openvino.Model`, or the bytes of an ONNX model or of a blob.
+            `openvino.Model`, or the bytes of an ONNX model or of a blob. Paths, here and elsewhere, are text, bytes or
+            `os.PathLike`; bytes mean a path where a file has that name, and contents otherwise.
         device: an OpenVINO device, several (`CPU,GPU`), or `AUTO`, `AUTO:GPU,CPU`, `AUTO:-GPU`. `BATCH:CPU(16)` is
             understood as device CPU with batcher `fixed` and `max_batch_size=16`.
         hint: `latency`, `throughput` or `cumulative_throughput`, in any case.

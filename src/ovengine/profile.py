@@ -15,12 +15,13 @@ A setting of null is left to `load`. A profile is used only where every conditio
 from __future__ import annotations
 
 import json
-import os
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
+from ovengine._numbers import as_integer
+from ovengine._paths import StrOrBytesPath, as_path, printable
 from ovengine.errors import ConfigError
 
 __all__ = ["FORMAT", "Conditions", "Profile", "Settings"]
@@ -132,8 +133,7 @@ class Conditions:
         for name in ("model", "device", "device_name", "openvino", "hint"):
             if not isinstance(value[name], str):
                 raise TypeError(f"{name} must be a text, not {value[name]!r}")
-        _count(value["cpus"], "cpus", 1)
-        return cls(**value)
+        return cls(**{**value, "cpus": _count(value["cpus"], "cpus", 1)})
 
     def misfit(self, here: Conditions) -> str | None:
         """Where they differ from those here, in one line; None when they do not."""
@@ -161,7 +161,7 @@ class Profile:
     why: str = ""
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Profile:
+    def load(cls, path: StrOrBytesPath) -> Profile:
         """Read a file that `save` or `ovengine tune` wrote.
 
         Args:
@@ -174,12 +174,12 @@ class Profile:
             ConfigError: the file cannot be read, or is not a profile.
         """
         try:
-            return cls.parse(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.parse(json.loads(as_path(path).read_text(encoding="utf-8")))
         except OSError as error:
-            raise ConfigError(f"cannot read the profile {os.fspath(path)}: {error.strerror or error}") from error
+            raise ConfigError(f"cannot read the profile {printable(path)}: {error.strerror or error}") from error
         except (KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise ConfigError(f"{os.fspath(path)} is not a profile of `ovengine tune`: {reason}; tune again") from error
+            raise ConfigError(f"{printable(path)} is not a profile of `ovengine tune`: {reason}; tune again") from error
 
     @classmethod
     def parse(cls, value: Any) -> Profile:
@@ -204,7 +204,7 @@ class Profile:
         """Return the profile as values that JSON has; `parse` reads them."""
         return {"format": FORMAT, **asdict(self)}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: StrOrBytesPath) -> None:
         """Write the profile to a file.
 
         Args:
@@ -214,9 +214,10 @@ class Profile:
             ConfigError: the file cannot be written.
         """
         try:
-            Path(path).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+            text = json.dumps(self.to_json(), indent=2, default=operator.index)
+            as_path(path).write_text(text + "\n", encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"cannot write the profile {os.fspath(path)}: {error.strerror or error}") from error
+            raise ConfigError(f"cannot write the profile {printable(path)}: {error.strerror or error}") from error
 
 
 def _check_names(cls: type, value: object) -> None:
@@ -228,9 +229,10 @@ def _check_names(cls: type, value: object) -> None:
 
 
 def _count(value: object, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    count = as_integer(value)
+    if count is None or count < least:
         raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
-    return value
+    return count
 
 
 def _counted(count: int, what: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ovengine._inspection._settings import Inspection
+from ovengine._paths import is_path
 from ovengine.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def load_apart(source: object, options: LoadOptions, loader: str | None) -> None
         "inspection": asdict(limits),
     }
     with tempfile.TemporaryFile() as held:
-        if isinstance(source, (str, os.PathLike)):
-            request["path"] = os.fspath(source)
+        if is_path(source):
+            request["path"] = os.fsdecode(source)
         elif isinstance(source, (bytes, bytearray, memoryview)):
             held.write(source)
             held.flush()
@@ -69,7 +70,7 @@ def _run(request: str, held: int, seconds: float) -> subprocess.CompletedProcess
 
 
 def _name(source: object) -> str:
-    return repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else f"the model of {len(source)} bytes"  # type: ignore[arg-type]
+    return repr(os.fsdecode(source)) if is_path(source) else f"the model of {len(source)} bytes"  # type: ignore[arg-type]
 
 
 def _end(done: subprocess.CompletedProcess[str]) -> str:

@@ -13,9 +13,8 @@ from ovengine._inspection._ir import IrInspection
 from ovengine._inspection._onnx import OnnxInspection
 from ovengine._inspection._protobuf import Source
 from ovengine._inspection._settings import Inspection
+from ovengine._paths import StrOrBytesPath
 from ovengine.errors import ModelError, ModelNotFoundError
-
-Path = str | os.PathLike[str]
 
 BLOCK_BYTES = 1 << 18
 
@@ -27,17 +26,17 @@ class ModelReader:
         self._runtime = runtime
         self._limits = limits
 
-    def read_model(self, path: Path, weights: Path = "") -> Graph:
+    def read_model(self, path: StrOrBytesPath, weights: StrOrBytesPath = "") -> Graph:
         """Read a file that an OpenVINO frontend knows. Raises ModelError with what is wrong with it."""
-        name = os.fspath(path)
+        name, weights = os.fsdecode(path), os.fsdecode(weights)
         if os.path.isdir(name):  # of other frontends
-            return self._runtime.read_model(name, os.fspath(weights))
+            return self._runtime.read_model(name, weights)
         with _opened(name) as fd:
             if name.lower().endswith(".onnx"):
                 return self._read_onnx(name, fd)
             if name.lower().endswith(".xml"):
-                return self._read_ir(name, fd, os.fspath(weights) or os.path.splitext(name)[0] + ".bin")
-            return self._runtime.read_model(name, os.fspath(weights))
+                return self._read_ir(name, fd, weights or os.path.splitext(name)[0] + ".bin")
+            return self._runtime.read_model(name, weights)
 
     def read_model_bytes(self, model: bytes, weights: bytes | None = None) -> Graph:
         """Read an ONNX model, or the text of an IR with its weights, from memory. Raises ModelError."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ovengine._paths import StrOrBytesPath
 from ovengine.config import check_integer
 from ovengine.errors import ConfigError
 
@@ -36,7 +37,7 @@ class Inspection:
         ConfigError: a limit is not a positive integer, or a root is not a folder.
     """
 
-    external_data_roots: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ()
+    external_data_roots: StrOrBytesPath | Iterable[StrOrBytesPath] = ()
     max_tensor_bytes: int = 1 << 40
     max_operators: int = 1_000_000
     max_depth: int = 32
@@ -49,9 +50,9 @@ class Inspection:
         if not isinstance(self.isolated_seconds, (int, float)) or not 0 < self.isolated_seconds <= 1e6:
             raise ConfigError(f"isolated_seconds must be a number of seconds, not {self.isolated_seconds!r}")
         roots = self.external_data_roots
-        if isinstance(roots, (str, os.PathLike)):
+        if isinstance(roots, (str, bytes, os.PathLike)):
             roots = (roots,)
-        found = tuple(os.path.realpath(root) for root in roots)
+        found = tuple(os.path.realpath(os.fsdecode(root)) for root in roots)
         for root in found:
             if not os.path.isdir(root):
                 raise ConfigError(f"external_data_roots: {root!r} is not a folder")

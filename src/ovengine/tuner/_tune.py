@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ovengine import _profiles
 from ovengine._cache import Cache
 from ovengine._load_generator import Inputs, make_data
+from ovengine._paths import StrOrBytesPath, as_path, printable
 from ovengine.config import Hint, LoadOptions, Shapes, available_memory_bytes
 from ovengine.errors import ConfigError
 from ovengine.model import Model
@@ -63,7 +62,7 @@ class Tuning:
 
         return as_json(self)
 
-    def save_html(self, path: str | os.PathLike[str]) -> None:
+    def save_html(self, path: StrOrBytesPath) -> None:
         """Write one self-contained page with the curves and all candidates.
 
         Args:
@@ -75,11 +74,11 @@ class Tuning:
         from ovengine.tuner._html import page
 
         try:
-            Path(path).write_text(page(self), encoding="utf-8")
+            as_path(path).write_text(page(self), encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+            raise ConfigError(f"cannot write {printable(path)}: {error.strerror or error}") from error
 
-    def save_png(self, path: str | os.PathLike[str]) -> None:
+    def save_png(self, path: StrOrBytesPath) -> None:
         """Draw the curves. Needs the extra `plot`.
 
         Args:
@@ -90,7 +89,7 @@ class Tuning:
         """
         from ovengine.tuner._png import draw
 
-        draw(self, Path(path))
+        draw(self, as_path(path))
 
     def __str__(self) -> str:
         from ovengine.tuner._report import as_text
@@ -114,7 +113,7 @@ def tune(
     loader: str | None = None,
     device_selector: str | None = None,
     scheduler: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = "auto",
+    cache_dir: StrOrBytesPath | None = "auto",
     progress: Progress | None = None,
     engine: Engine | None = None,
 ) -> Tuning:

@@ -45,14 +45,15 @@ class AutoSelector:
             why = f"{why}; the first of {names} (cumulative_throughput uses all)"
             candidates = candidates[:1]
         cpus = sum(is_cpu(candidate.device) for candidate in candidates)
+        most_lanes = max(1, MAX_LANES // len(candidates))
         plans = []
         for device, requests, _ in map(astuple, candidates):
             if is_cpu(device):
                 own = context if requests is None else replace(context, num_requests=requests)
                 budget = max(1, context.cpu_budget // cpus)
-                plans.append(cpu_plan(device, own, budget, MAX_LANES // len(candidates), why))
+                plans.append(cpu_plan(device, own, budget, most_lanes, why))
             else:
-                plans.append(accelerator_plan(device, context, why, requests))
+                plans.append(accelerator_plan(device, context, most_lanes, why, requests))
         return plans
 
 
@@ -90,9 +91,9 @@ def cpu_plan(device: str, context: DeviceContext, budget: int, most_lanes: int, 
     threads = _positive(config.pop("INFERENCE_NUM_THREADS", None), "INFERENCE_NUM_THREADS", automatic=(0,))
     total = threads or budget
     if streams:
-        lanes, reason = min(streams, MAX_LANES), "NUM_STREAMS"
+        lanes, reason = min(streams, most_lanes), "NUM_STREAMS"
         if streams > lanes:
-            reason = f"NUM_STREAMS={streams}, of which {lanes} lanes are as many as a model can have"
+            reason = f"NUM_STREAMS={streams}, of which {lanes} lanes are as many as a model can have there"
     elif context.hint is Hint.LATENCY:
         lanes, reason = 1, f"latency: one lane with all {total} threads"
     else:
@@ -116,13 +117,15 @@ def cpu_plan(device: str, context: DeviceContext, budget: int, most_lanes: int, 
     return DevicePlan(device, properties, lanes, per_lane, shared, f"{why}; {reason}")
 
 
-def accelerator_plan(device: str, context: DeviceContext, why: str, requests: int | None = None) -> DevicePlan:
+def accelerator_plan(
+    device: str, context: DeviceContext, most_lanes: int, why: str, requests: int | None = None
+) -> DevicePlan:
     """Lanes for a device that brings its own compute: its plugin decides about streams, following the hint."""
     hint = Hint.LATENCY if context.hint is Hint.LATENCY else Hint.THROUGHPUT
     properties = {"PERFORMANCE_HINT": hint.value, **supported_config(context.config, device, context.runtime)}
     streams = _positive(properties.get("NUM_STREAMS"), "NUM_STREAMS", automatic=("AUTO", "NUMA", -1, -2, 0))
     lanes = streams or requests or min(LANES_PER_ACCELERATOR, context.num_requests or LANES_PER_ACCELERATOR)
-    lanes = min(lanes, MAX_LANES)
+    lanes = min(lanes, most_lanes)
     return DevicePlan(device, properties, lanes, 0, True, f"{why}; {lanes} inferences in flight")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ovengine.builtin.model_loaders._files import has_suffix, is_path, require_file
+from ovengine._paths import is_path
+from ovengine.builtin.model_loaders._files import has_suffix, require_file
 from ovengine.errors import ModelError
 from ovengine.hookspecs import Blob, LoadContext, ModelLoader, hookimpl
 
@@ -21,7 +22,7 @@ class BlobLoader:
 
     def can_load(self, source: object) -> bool:
         """Take paths by their suffix, bytes by what they begin with."""
-        if isinstance(source, (bytes, bytearray, memoryview)):
+        if isinstance(source, (bytes, bytearray, memoryview)) and not is_path(source):
             return bytes(source[: len(CPU_MAGIC)]) == CPU_MAGIC or _has_cache_header(bytes(source[:256]))
         return has_suffix(source, ".blob")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ovengine._core import Graph
-from ovengine.builtin.model_loaders._files import Path, is_path, require_file
+from ovengine._paths import StrOrBytesPath, is_path
+from ovengine.builtin.model_loaders._files import require_file
 from ovengine.hookspecs import LoadContext, ModelLoader, hookimpl
 
 
@@ -16,7 +17,7 @@ class FrontendLoader:
         """Take any path; asked last."""
         return is_path(source)
 
-    def load(self, source: Path, context: LoadContext) -> Graph:
+    def load(self, source: StrOrBytesPath, context: LoadContext) -> Graph:
         """Read the file."""
         return context.runtime.read_model(str(require_file(source)))
 

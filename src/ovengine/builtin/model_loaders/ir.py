@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ovengine._core import Graph
-from ovengine.builtin.model_loaders._files import Path, has_suffix, require_file
+from ovengine._paths import StrOrBytesPath
+from ovengine.builtin.model_loaders._files import has_suffix, require_file
 from ovengine.errors import ModelError, ModelNotFoundError
 from ovengine.hookspecs import LoadContext, ModelLoader, hookimpl
 
@@ -20,7 +21,7 @@ class IrLoader:
         """Judge by the suffix."""
         return has_suffix(source, ".xml")
 
-    def load(self, source: Path, context: LoadContext) -> Graph:
+    def load(self, source: StrOrBytesPath, context: LoadContext) -> Graph:
         """Read the pair of files."""
         path = require_file(source)
         with path.open("rb") as file:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ovengine._core import Graph
-from ovengine.builtin.model_loaders._files import has_suffix, is_path, require_file
+from ovengine._paths import is_path
+from ovengine.builtin.model_loaders._files import has_suffix, require_file
 from ovengine.errors import ModelError
 from ovengine.hookspecs import LoadContext, ModelLoader, hookimpl
 
@@ -17,7 +18,9 @@ class OnnxLoader:
 
     def can_load(self, source: object) -> bool:
         """Take paths by their suffix, and bytes of any kind (the `blob` loader is asked before)."""
-        return has_suffix(source, ".onnx") or isinstance(source, (bytes, bytearray, memoryview))
+        if is_path(source):
+            return has_suffix(source, ".onnx")
+        return isinstance(source, (bytes, bytearray, memoryview))
 
     def load(self, source: Any, context: LoadContext) -> Graph:
         """Read the file, or the bytes without a temporary file."""
