@@ -47,7 +47,9 @@ def candidates(graph: Graph) -> Iterator[BatchAxis]:
         return
     refused: list[BatchAxis] = []
     found = 0
-    for axes in itertools.islice(_guesses_and_rules(graph), MOST_GUESSES):
+    # One axis takes rows, so where an input has two dynamic dimensions no guess is right, and one says why.
+    guesses = 1 if any(_dynamic_dimensions(port) > 1 for port in graph.inputs) else MOST_GUESSES
+    for axes in itertools.islice(_guesses_and_rules(graph), guesses):
         axis = _try(graph, axes, as_it_is)
         if axis.outputs:
             yield axis
@@ -158,21 +160,25 @@ def _best_first(choices: Sequence[Sequence[int | None]], weights: Sequence[int])
     place, so that the n-th takes n steps, however many there are.
     """
 
-    def cost(places: tuple[int, ...]) -> tuple[int, int]:
-        taken = [(choices[i][place], weights[i]) for i, place in enumerate(places)]
-        return sum(w for axis, w in taken if axis is None), sum(w * axis for axis, w in taken if axis is not None)
+    def cost(i: int, place: int) -> tuple[int, int]:
+        axis = choices[i][place]
+        return (weights[i], 0) if axis is None else (0, weights[i] * axis)
 
     first = (0,) * len(choices)
-    waiting = [(cost(first), first)]
+    costs = [cost(i, 0) for i in range(len(choices))]
+    waiting = [(sum(shared for shared, _ in costs), sum(axes for _, axes in costs), first)]
     seen = {first}
     while waiting:
-        _, places = heapq.heappop(waiting)
+        all_shared, all_axes, places = heapq.heappop(waiting)
         yield tuple(choices[i][place] for i, place in enumerate(places))
         for i, place in enumerate(places):
+            if place + 1 == len(choices[i]):
+                continue
             following = (*places[:i], place + 1, *places[i + 1 :])
-            if place + 1 < len(choices[i]) and following not in seen:
+            if following not in seen:
                 seen.add(following)
-                heapq.heappush(waiting, (cost(following), following))
+                (shared, axes), (next_shared, next_axes) = cost(i, place), cost(i, place + 1)
+                heapq.heappush(waiting, (all_shared - shared + next_shared, all_axes - axes + next_axes, following))
 
 
 def _try(graph: Graph, axes: Axes, as_it_is: Mode) -> BatchAxis:
@@ -286,7 +292,11 @@ def _with_rows(graph: Graph, size: int, axes: Axes) -> Graph:
 
 
 def _is_dynamic(port: Port) -> bool:
-    return port.shape is None or any(dimension < 0 for dimension in port.shape)
+    return port.shape is None or _dynamic_dimensions(port) > 0
+
+
+def _dynamic_dimensions(port: Port) -> int:
+    return sum(dimension < 0 for dimension in port.shape or ())
 
 
 def _show(shape: tuple[int, ...] | None) -> str:
