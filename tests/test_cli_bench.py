@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
 import models
-from ovengine._load_generator import Contender, Inputs, Limit, Ovengine, Sample, open_loop
+import ovengine
+from ovengine._load_generator import Contender, Inputs, Limit, Ovengine, Sample, make_data, open_loop
 from ovengine.cli import _bench, _measuring, main
 from ovengine.errors import InferenceError
 from support import fake, network
@@ -50,6 +52,24 @@ def test_closed_loop_reports_throughput_and_latency(
     assert len(result["requests_per_s_rounds"]) == 2
     times = result["latency_ms"]
     assert 0 < times["p50"] <= times["p90"] <= times["p99"] <= times["max"]
+
+
+def test_random_inputs_have_the_values_that_operators_rely_on() -> None:
+    ids, flags, x = (
+        ops.parameter([-1, 5], dtype, name=name)
+        for name, dtype in (("ids", np.int64), ("flags", np.int32), ("x", np.float32))
+    )
+    table = ops.constant(np.arange(40, dtype=np.float32).reshape(40, 1))
+    found = ops.gather(table, ids, ops.constant(np.int64(0)))
+    total = ops.add(ops.squeeze(found, ops.constant(np.array([2]))), ops.add(x, ops.convert(flags, "f32")))
+    with ovengine.load(ov.Model([ops.result(total)], [ids, flags, x], "m"), batch_sizes=[1]) as model:
+        assert [tensor.values for tensor in model.inputs] == [(0, 39), None, None]
+        data = make_data(model.plan, 100, None, seed=0)
+        drawn = np.concatenate([request["ids"] for request in data])
+        assert (drawn.min(), drawn.max()) == (0, 39)
+        assert {*np.unique(data[0]["flags"])} == {0, 1}
+        assert 0 <= data[0]["x"].min() < data[0]["x"].max() <= 1
+        model(data[0])
 
 
 @pytest.mark.parametrize("arrivals", ["poisson", "constant"])

@@ -244,6 +244,19 @@ class Compiler:
             self._values[sizes, length] = Values.of(*(_with_length(graph, length) for graph in graphs))
         return self._values[sizes, length]
 
+    def relied_upon(self, rows: int | None) -> list[tuple[float, float] | None]:
+        """For each input the least and the largest value that its operators take; None where nothing relies on it, or
+        nobody can tell.
+        """
+        if isinstance(self._model, Blob):
+            return [None] * len(self._ports(rows))
+        known = self.made_up(rows)
+        found = [known[index] for index in range(len(self._ports(rows)))]
+        return [
+            None if one.free or one.unknown or math.isinf(one.low) or math.isinf(one.high) else (one.low, one.high)
+            for one in found
+        ]
+
     def check_trial(self, rows: int | None, copies: int = 1) -> None:
         """Raise InferenceError where there is not the memory for a trial inference of so many rows."""
         if isinstance(self._model, Graph):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -332,7 +333,8 @@ def default_window(plan: Plan) -> int:
 
 
 def make_data(plan: Plan, rows: int | None, data_shape: Shapes | None, seed: int) -> list[Inputs]:
-    """Random inputs of the model: floats in 0..1, small integers for integer inputs (an index stays in range).
+    """Random inputs of the model: values that its operators take where they rely on them, as on indices; else floats
+    from 0 to 1 and integers 0 and 1.
 
     Args:
         plan: of the model.
@@ -348,9 +350,10 @@ def make_data(plan: Plan, rows: int | None, data_shape: Shapes | None, seed: int
     keys = port_keys(plan.inputs)
 
     def one(tensor: TensorInfo, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        low, high = tensor.values or (0, 1)
         if np.issubdtype(tensor.dtype, np.floating):
-            return rng.random(shape, np.float32).astype(tensor.dtype)
-        return rng.integers(0, 2, shape).astype(tensor.dtype)
+            return rng.uniform(low, high, shape).astype(tensor.dtype)
+        return rng.integers(math.ceil(low), math.floor(high), shape, endpoint=True).astype(tensor.dtype)
 
     return [dict(zip(keys, map(one, plan.inputs, shapes), strict=True)) for _ in range(DISTINCT_INPUTS)]
 

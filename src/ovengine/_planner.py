@@ -449,6 +449,8 @@ class Planner:
         compiled_bytes = {rows or 1: compiler.ledger.expected(rows) for rows in made}
         _shapes.check_ranks((*example.inputs, *example.outputs))
         inputs = tensor_infos(example.inputs, axis.mode, axis.inputs)
+        values = compiler.relied_upon(None if as_it_is else 1)
+        inputs = tuple(replace(tensor, values=one) for tensor, one in zip(inputs, values, strict=True))
         outputs = tensor_infos(example.outputs, axis.mode, axis.outputs)
         return Plan(
             name=choices.name,

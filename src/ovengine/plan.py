@@ -46,6 +46,8 @@ class TensorInfo:
         element_type: OpenVINO's name of the type.
         limits: least and most of each dimension; a most of -1 means no limit.
         index: of the port among the model's inputs or outputs.
+        values: the least and the largest value of an input that operators of the model rely on, as on indices. None
+            where any value will do, and where the model does not tell.
 
     A `TensorInfo` of a model is a key of its requests and results, as are its names and its index.
     """
@@ -58,6 +60,7 @@ class TensorInfo:
     element_type: str = ""
     limits: tuple[tuple[int, int], ...] = ()
     index: int = 0
+    values: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, port: Port, index: int, batch_axis: int | None = None) -> TensorInfo:
