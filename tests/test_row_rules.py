@@ -342,6 +342,7 @@ NOT_PROVED: list[tuple[str, Inputs, Build, Axes]] = [
     ("softmax over rows from the end", X, lambda x: opset8.softmax(x, -2), (0,)),
     ("mean over rows", X, lambda x: ops.subtract(x, ops.reduce_mean(x, i64([0]), keep_dims=True)), (0,)),
     ("mean over all", X, lambda x: ops.subtract(x, ops.reduce_mean(x, i64([0, 1]), keep_dims=True)), (0,)),
+    ("mean over no axes", X, lambda x: ops.subtract(x, ops.reduce_mean(x, i64([]), keep_dims=True)), (0,)),
     ("mean over rows from the end", X, lambda x: ops.subtract(x, ops.reduce_mean(x, i64([-2]), keep_dims=True)), (0,)),
     ("batch norm in training", IMAGE, batch_norm_in_training, (0,)),
     ("cumulative sum", X, lambda x: ops.cum_sum(x, i64(0)), (0,)),
@@ -448,6 +449,23 @@ def test_an_operator_without_a_rule_is_named() -> None:
     strange.set_friendly_name("strange")
     *_, unproven = Runtime().adopt(ov.Model([ops.result(strange.output(0))], [x], "m")).prove_rows([[0]])
     assert unproven == "Unique 'strange'"
+
+
+class Relu(ov.Op):  # type: ignore[misc]
+    """Of a user: the name of an operator of OpenVINO's, and none of its meaning."""
+
+    def __init__(self, inputs: Any) -> None:
+        super().__init__(self, inputs)
+
+    def validate_and_infer_types(self) -> None:
+        self.set_output_type(0, self.get_input_element_type(0), self.get_input_partial_shape(0))
+
+    def clone_with_new_inputs(self, new_inputs: Any) -> Any:
+        return Relu(new_inputs)
+
+
+def test_operators_from_elsewhere_have_no_rule_whatever_their_name() -> None:
+    assert not proof(model_of(X, lambda x: Relu([x])), (0,))[0]
 
 
 # -- finding axes -----------------------------------------------------------------------------------------------------

@@ -155,13 +155,18 @@ const RowRules& rules() {
     return known;
 }
 
-// Whether equal inputs give equal outputs. Of operators from elsewhere nobody knows.
+// Operators from elsewhere may have the name of one of OpenVINO's.
+bool is_openvinos(const ov::Node& node) {
+    const char* version = node.get_type_info().version_id;
+    return version != nullptr &&
+           (std::string_view(version).rfind("opset", 0) == 0 || std::string_view(version) == "ie_internal_opset");
+}
+
+// Whether equal inputs give equal outputs.
 bool repeats(const ov::Node& node) {
     static const std::unordered_set<std::string_view> others{
         "RandomUniform", "Multinomial", "ReadValue", "Assign", "If", "Loop", "TensorIterator"};
-    const auto& type = node.get_type_info();
-    return type.version_id != nullptr && std::string_view(type.version_id).rfind("opset", 0) == 0 &&
-           others.count(type.name) == 0;
+    return others.count(node.get_type_name()) == 0;
 }
 
 bool is_elementwise(std::string_view type) {
@@ -203,8 +208,10 @@ RowState shape_of(const RowOperator& op) {
 
 RowState row_state(const RowOperator& op, std::size_t output) {
     const std::string_view type = op.node().get_type_name();
+    if (!is_openvinos(op.node())) return unknown();
     if (type == "ShapeOf") return shape_of(op);
-    if (type == "ConvertLike") return op[0];  // the other input gives no more than a type
+    // The other input gives no more than a type.
+    if (type == "ConvertLike") return {op[0].kind, op[0].axis, op[0].block, std::nullopt};
     if (op.any(Kind::mixed)) return mixed();
     if (op.any(Kind::unknown)) return unknown();
     const auto rule = rules().find(type);

@@ -62,7 +62,7 @@ RowRule rows_first(std::vector<std::size_t> ports) {
 
 // Elements along these axes of the first input see each other.
 RowState along(const RowOperator& op, const std::optional<std::vector<std::int64_t>>& axes) {
-    if (!op.has(0, Kind::batched) || !op.others_are_shared({0}) || !axes) return unknown();
+    if (!op.has(0, Kind::batched) || !op.others_are_shared({0}) || !axes || axes->empty()) return unknown();
     if (std::find(axes->begin(), axes->end(), op[0].axis) != axes->end()) return mixed();
     return batched(op[0].axis, op[0].block);
 }
