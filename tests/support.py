@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -172,8 +173,15 @@ def each(function: Callable[[A], T], arguments: Iterable[A]) -> list[Callable[[]
     return [functools.partial(function, argument) for argument in arguments]
 
 
-def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own; it must end by itself within PATIENCE."""
+def run_python(
+    code: str, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own; it must end by itself within PATIENCE. `environment`: besides this one's."""
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env={**os.environ, **(environment or {})},
     )

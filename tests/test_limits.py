@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ovengine
-from support import PATIENCE, double, fake, fill, in_threads, occupy, tagged, wait_until
+from support import PATIENCE, double, fake, fill, in_threads, occupy, run_python, tagged, wait_until
 
 HOUR_US = 3_600_000_000
 
@@ -170,3 +170,115 @@ def test_limits_change_under_load_and_every_row_keeps_its_own_result() -> None:
         in_threads([produce_all, change])
         wait_until(lambda: model.stats().pending_requests == 0)
         assert model.stats().requests == 3 * 390
+
+
+# -- in signal handlers -----------------------------------------------------------------------------------------------
+
+
+def test_limits_that_a_signal_handler_sets_amid_a_set_are_in_force_after_it() -> None:
+    process = run_python(
+        """
+import signal
+import ovengine
+from ovengine.testing import fake_model
+
+model = fake_model((1, 4))
+put_in_force = type(model)._put_in_force
+signals = ["before", "after"]
+
+def interrupted(self, plan):
+    where = signals.pop(0) if signals else ""
+    if where == "before":
+        signal.raise_signal(signal.SIGUSR1)
+    put_in_force(self, plan)
+    if where == "after":
+        signal.raise_signal(signal.SIGUSR2)
+
+type(model)._put_in_force = interrupted
+signal.signal(signal.SIGUSR1, lambda *_: model.set(max_queue_size=7, max_batch_size=3))
+signal.signal(signal.SIGUSR2, lambda *_: model.set(max_queue_size=8))
+model.set(max_queue_delay_us=5)
+plan = model.plan
+print(plan.batch.max_queue_delay_us, plan.max_batch_size, plan.max_queue_size, model.lease(3).rows)
+try:
+    model.lease(4)
+except ovengine.InputError as error:
+    print(error)
+"""
+    )
+    assert process.stderr == ""
+    assert process.stdout == "5 3 8 3\na lease of 4 rows; a batch of model 'fake' has 1 to 3\n"
+
+
+def test_a_handler_may_set_limits_at_any_moment() -> None:
+    process = run_python(
+        """
+import signal
+from ovengine.testing import fake_model
+
+model = fake_model((1, 4))
+count = 0
+
+def handler(*_):
+    global count
+    count += 1
+    model.set(max_queue_size=count)
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+while count < 300:
+    model.set(max_queue_delay_us=count)
+    model.set(max_batch_size=1 + count % 4)
+signal.setitimer(signal.ITIMER_REAL, 0)
+model.set(max_queue_delay_us=0)
+assert model.plan.max_queue_size == count, (model.plan.max_queue_size, count)
+print("end")
+"""
+    )
+    assert (process.stdout, process.stderr) == ("end\n", "")
+
+
+def test_a_handler_may_do_what_it_has_interrupted() -> None:
+    # Whatever takes a lock in Python is entered anew by a handler, in the middle of itself.
+    process = run_python(
+        """
+import signal, threading
+import numpy as np
+from ovengine import _memory, engine, plugins
+from ovengine.testing import fake_model
+
+ROW = np.zeros(4, np.float32)
+model = fake_model((1, 4), service_time_us=50_000)
+told = []
+
+def enter(call, owner, name):
+    # Calls it, and again from a handler at the first call of owner.name.
+    def interrupted(*args, **kwargs):
+        setattr(owner, name, inner)
+        signal.raise_signal(signal.SIGUSR1)
+        return inner(*args, **kwargs)
+
+    inner = getattr(owner, name)
+    signal.signal(signal.SIGUSR1, lambda *_: call())
+    setattr(owner, name, interrupted)
+    call()
+    assert getattr(owner, name) is inner, name
+
+def called_back():
+    model.submit(ROW).add_done_callback(lambda future: told.append(threading.get_ident()))
+
+enter(called_back, threading.Thread, "start")
+enter(engine.default_engine, engine, "Engine")
+enter(engine._Process.cpu_budget, engine, "available_cpus")
+enter(plugins.default, plugins, "Plugins")
+for lock in (_memory._windows_lock, plugins._default_lock, engine._default_lock):
+    with lock:
+        assert lock.acquire(blocking=False)
+        lock.release()
+model.close()
+while len(told) < 2:
+    pass
+print("end")
+"""
+    )
+    assert (process.stdout, process.stderr) == ("end\n", "")

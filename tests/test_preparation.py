@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 import ovengine
+from ovengine import _compiler, _preparation
+from ovengine._preparation import Preparation
 from ovengine.errors import EngineClosed
 from ovengine.hookspecs import BatchContext
 from ovengine.testing import TINY_MLP, mlp
@@ -110,3 +113,131 @@ def test_a_model_without_larger_batches_is_ready_at_once(ovengine_engine: Callab
         model = engine.load(mlp(*TINY_MLP), **options)
         assert model.wait_ready(0)
         assert model.plan.ladder == (1,)
+
+
+# -- Preparation itself -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_preparation, "NOTICE_SECONDS", 0.01)
+
+
+def no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_work_that_is_begun_as_other_work_ends_is_waited_for_too() -> None:
+    preparation, turn, gate = Preparation("model"), threading.Lock(), threading.Event()
+    last = threading.Event()
+
+    def first() -> None:
+        preparation.start(second, turn)
+
+    def second() -> None:
+        assert gate.wait(PATIENCE)
+        last.set()
+
+    preparation.start(first, turn)
+    first_thread = preparation._runs[0].thread
+    first_thread.join(PATIENCE)
+    assert not first_thread.is_alive()
+    assert not preparation.wait(0)
+    assert not preparation.done
+    gate.set()
+    assert preparation.wait(PATIENCE)
+    assert last.is_set()
+
+
+def test_a_preparation_that_fails_is_told_to_who_waits(caplog: pytest.LogCaptureFixture) -> None:
+    preparation, turn = Preparation("model"), threading.Lock()
+
+    def fail() -> None:
+        raise ValueError("the reason")
+
+    preparation.start(fail, turn)
+    for _ in range(2):
+        with pytest.raises(ovengine.ModelError, match=r"'model' goes on as it is, because .*ValueError"):
+            preparation.wait(PATIENCE)
+    assert "its preparation failed" in caplog.text
+    preparation.start(lambda: None, turn)
+    assert preparation.wait(PATIENCE)
+
+
+def test_a_model_serves_when_its_preparation_has_failed(
+    ovengine_engine: Callable[..., ovengine.Engine], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("the reason")
+
+    monkeypatch.setattr(ovengine.Model, "_grow", fail)
+    model = ovengine_engine().load(mlp(*TINY_MLP), batcher="fixed", max_batch_size=4)
+    with pytest.raises(ovengine.ModelError, match="the reason"):
+        model.wait_ready(PATIENCE)
+    assert model(np.zeros((4, 16), np.float32))["y"].shape == (4, 4)
+    assert "the reason" in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_model_does_not_wait_for_ever_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_preparation, "PATIENCE_SECONDS", 0.02)
+    preparation, turn, done = Preparation("model"), threading.Lock(), threading.Event()
+    with turn:
+        preparation.start(done.set, turn)
+        assert preparation.wait(PATIENCE)
+        assert done.is_set()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_model_that_is_closed_leaves_the_line() -> None:
+    preparation, turn, done = Preparation("model"), threading.Lock(), threading.Event()
+    with turn:
+        preparation.start(done.set, turn)
+        thread = preparation._runs[0].thread
+        preparation.stop(EngineClosed("closed"))
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert not done.is_set()
+    with pytest.raises(EngineClosed):
+        preparation.wait(PATIENCE)
+
+
+def test_a_model_serves_when_no_thread_can_be_started_for_its_preparation(
+    ovengine_engine: Callable[..., ovengine.Engine], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = ovengine_engine()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        model = engine.load(mlp(*TINY_MLP), batcher="fixed", max_batch_size=4)
+        assert model(np.zeros((4, 16), np.float32))["y"].shape == (4, 4)
+        with pytest.raises(ovengine.ModelError, match="can't start new thread"):
+            model.wait_ready(PATIENCE)
+    assert model.plan.ladder == (1,)
+    assert "can't start new thread" in caplog.text
+
+
+def test_the_end_waits_only_so_long_for_a_preparation() -> None:
+    preparation, turn, gate = Preparation("model"), threading.Lock(), threading.Event()
+
+    def work() -> None:
+        assert gate.wait(PATIENCE)
+
+    preparation.start(work, turn)
+    try:
+        assert not Preparation.join_all(time.monotonic() + 0.01)
+    finally:
+        gate.set()
+    assert preparation.wait(PATIENCE)
+
+
+def test_models_are_compiled_by_as_many_threads_as_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda self: no_thread(self) if started else start(self))
+    started: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        return 2 * item
+
+    assert _compiler.at_once(work, range(5), threads=4) == [0, 2, 4, 6, 8]
+    assert _compiler.at_once(work, range(5), threads=4) == [0, 2, 4, 6, 8]

@@ -516,7 +516,8 @@ def test_close_with_a_deadline_ends_the_rest(load: Callable[..., ovengine.Model]
 def test_closing_the_model_ends_its_sessions(load: Callable[..., ovengine.Model]) -> None:
     model = slow(load)
     sessions = [model.session() for _ in range(5)]
-    futures = [session.submit(one(1, 256)) for session in sessions for _ in range(40)]
+    of_sessions = {session: [session.submit(one(1, 256)) for _ in range(40)] for session in sessions}
+    futures = [future for own in of_sessions.values() for future in own]
     model.close(timeout=0)
     for future in futures:
         assert future.exception(PATIENCE) is None or isinstance(future.exception(), ovengine.errors.EngineClosed)
@@ -525,7 +526,7 @@ def test_closing_the_model_ends_its_sessions(load: Callable[..., ovengine.Model]
         assert session.closed
         with pytest.raises(ovengine.errors.EngineClosed, match="model"):
             session(one(1, 256))
-        assert session.close()
+        assert session.close() == all(future.exception() is None for future in of_sessions[session])
     with pytest.raises(ovengine.errors.EngineClosed):
         model.session()
 

@@ -405,7 +405,8 @@ def _with_length(graph: Graph, length: int | None) -> Graph:
 
 
 def at_once(function: Callable[[Item], Value], items: Iterable[Item], threads: int = MEASURED_LANES) -> list[Value]:
-    """`[function(item) for item in items]`, on up to `threads` threads. The first error is raised when all have ended.
+    """`[function(item) for item in items]`, on up to `threads` threads, or as many as can be started. The first error
+    is raised when all have ended.
 
     concurrent.futures will not do: at the interpreter's exit it refuses work from a thread that is at it still.
     """
@@ -424,9 +425,14 @@ def at_once(function: Callable[[Item], Value], items: Iterable[Item], threads: i
             except BaseException as error:
                 errors.append(error)
 
-    helpers = [threading.Thread(target=work) for _ in range(min(threads, len(pending)) - 1)]
-    for helper in helpers:
-        helper.start()
+    helpers = []
+    for _ in range(min(threads, len(pending)) - 1):
+        helper = threading.Thread(target=work)
+        try:
+            helper.start()
+        except RuntimeError:
+            break
+        helpers.append(helper)
     work()
     for helper in helpers:
         helper.join()

@@ -205,8 +205,18 @@ class _Window:
     disturbed = False
 
 
-_windows_lock = threading.Lock()
+_windows_lock = threading.RLock()  # a signal handler may come back here on the same thread
 _windows: list[_Window] = []
+
+
+def _forget_windows() -> None:
+    """In the child of a fork, which has none of the threads that have opened them."""
+    global _windows_lock
+    _windows_lock = threading.RLock()
+    _windows.clear()
+
+
+os.register_at_fork(after_in_child=_forget_windows)
 
 
 @contextlib.contextmanager

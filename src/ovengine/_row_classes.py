@@ -82,7 +82,7 @@ class RowClasses:
         self._preparation = preparation = model._preparation
         unused = EngineClosed(f"model {model.name!r} is gone")
         self._model = weakref.ref(model, lambda _: preparation.stop(unused))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back here on the same thread
         self._waiting: deque[ClassShapes] = deque(maxlen=max(MOST_WAITING, len(expected)))
         self._at_work = False
         model._serve_classes(self._want, uses=USES, most=most, buckets=padding)
@@ -97,7 +97,8 @@ class RowClasses:
             if self._at_work:
                 return
             self._at_work = True
-            self._preparation.start(self._work, self._turn)
+            if not self._preparation.start(self._work, self._turn):
+                self._at_work = False  # the next shape that becomes frequent tries again
 
     def _work(self) -> None:
         try:
@@ -108,7 +109,8 @@ class RowClasses:
                 except OvengineError:  # the dynamic model goes on serving the shape
                     _logger.warning("no model of its own for the shapes %s", shapes, exc_info=True)
         except BaseException:
-            self._at_work = False
+            with self._lock:
+                self._at_work = False
             raise
 
     def _next(self) -> ClassShapes | None:

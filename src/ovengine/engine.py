@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ovengine._buckets import Buckets
-from ovengine._core import CpuBudget, Inputs, Runtime
+from ovengine._core import CpuBudget, Inputs, Runtime, end_process
 from ovengine._inspection import Inspection, load_apart
 from ovengine._paths import StrOrBytesPath
 from ovengine._planner import Planner
@@ -20,10 +20,13 @@ from ovengine._preparation import Preparation
 from ovengine.config import Hint, LoadOptions, Shapes, Verify, available_cpus, check_integer, parse_bytes
 from ovengine.errors import EngineClosed, ForkedError, UnknownDeviceError
 from ovengine.model import Model
-from ovengine.plugins import Plugins, default
+from ovengine.plugins import Plugins, default, renew_lock
 from ovengine.profile import Profile
 
 __all__ = ["Engine", "default_engine", "load"]
+
+# At exit: how long threads may take to come back from OpenVINO.
+EXIT_SECONDS = 2.0
 
 FORK_ADVICE = "start the child with multiprocessing's method 'spawn' or 'forkserver', or load no model before the fork"
 
@@ -79,6 +82,8 @@ class Engine:
     @property
     def runtime(self) -> Runtime:
         """OpenVINO's core, started on first use. Raises ForkedError."""
+        if self._forked:
+            raise ForkedError(f"this engine belongs to the parent process; {FORK_ADVICE}")
         with self._lock:
             if self._runtime is None:
                 _Process.start_openvino()
@@ -202,7 +207,7 @@ class Engine:
     # -- end ----------------------------------------------------------------------------------------------------------
 
     def close(self, timeout: float | None = None) -> bool:
-        """Close all models. May be called again.
+        """Close all models. May be called again, and by several threads at once: the shortest timeout holds for all.
 
         Args:
             timeout: seconds for all models together; None waits as long as it takes. What is still pending then gets
@@ -210,16 +215,21 @@ class Engine:
 
         Returns:
             True when all requests were served.
+
+        Raises:
+            InputError: `timeout` is not a number.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        models = self._begin_close(timeout)
+        return all([model._finish_close() for model in models])
+
+    def _begin_close(self, timeout: float | None) -> list[Model]:
+        """Have all models refuse new requests; those are returned that remain to be closed."""
         with self._lock:
             self._closed = True
             models = list(self._models)
-        served = True
         for model in models:
-            rest = None if deadline is None else max(0.0, deadline - time.monotonic())
-            served = model.close(rest) and served
-        return served
+            model._begin_close(timeout)
+        return models
 
     def __enter__(self) -> Engine:
         return self
@@ -278,7 +288,7 @@ class _Process:
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _default_engine: Engine | None = None
-_default_lock = threading.Lock()
+_default_lock = threading.RLock()  # a signal handler may come back here on the same thread
 
 
 def default_engine() -> Engine:
@@ -414,16 +424,22 @@ Engine.load.__doc__ = load.__doc__  # the same text in the help() of both
 
 
 def _close_all() -> None:
-    """At exit: nothing is waited for, and whoever waits gets EngineClosed."""
-    for engine in list(_engines):
-        if not engine._forked:
-            engine.close(0)
-    Preparation.join_all()
+    """At exit: nothing is waited for but inferences and compilations that end soon; whoever waits gets EngineClosed."""
+    until = time.monotonic() + EXIT_SECONDS
+    all_ended = False
+    try:
+        engines = [engine for engine in list(_engines) if not engine._forked]
+        for model in [model for engine in engines for model in engine._begin_close(0)]:
+            model._finish_close()
+        all_ended = Preparation.join_all(until)
+    finally:  # also when a signal ends the wait
+        end_process(max(0.0, until - time.monotonic()) if all_ended else 0.0)
 
 
 def _after_fork_in_child() -> None:
     global _default_lock
-    _default_lock = threading.Lock()  # another thread of the parent may have held it
+    _default_lock = threading.RLock()  # another thread of the parent may have held it
+    renew_lock()
     _Process.lost = _Process.started
     _Process._cpu_budget = None  # shares of it went with the parent's threads
     for engine in list(_engines):

@@ -323,7 +323,7 @@ def ovengine_model_loaded(model: Model) -> None:
 def ovengine_model_closed(model: Model) -> None:
     """Observe a model that has just been closed.
 
-    Called once per model, on the thread that called its first `close`, when no request is pending any more. Not
+    Called once per model, on a thread that called `close`, when no request is pending any more. Not
     called for a model that is dropped without `close`, nor in a forked child. An exception becomes a warning.
 
     model: closed; `model.stats()` still answers.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from ovengine._core import Compiled, CpuBudget, Inputs, NativeModel, Result, por
 from ovengine._limits import UNCHANGED, Unchanged, changed_limits
 from ovengine._preparation import Preparation
 from ovengine.config import check_integer
-from ovengine.errors import EngineClosed
+from ovengine.errors import EngineClosed, ForkedError
 from ovengine.plan import Plan, TensorInfo
 from ovengine.stats import ModelStats
 
@@ -44,7 +45,9 @@ class Model(NativeModel):
 
     _plan: Plan
     _preparation: Preparation
-    _limits_lock: threading.Lock  # of the plan and the core's limits together
+    _limits_lock: threading.RLock  # of the plan and the core's limits together
+    _changes: deque[Callable[[Plan], Plan]]  # that are to be put in force; under the lock
+    _changing = False
     _on_close: Callable[[Model], None] | None = None
 
     @classmethod
@@ -83,7 +86,8 @@ class Model(NativeModel):
         )
         model._plan = plan
         model._preparation = Preparation(plan.name)
-        model._limits_lock = threading.Lock()
+        model._limits_lock = threading.RLock()
+        model._changes = deque()
         return model
 
     def _grow(self, draft: Plan, plan: Plan, lanes: Sequence[tuple[str, Mapping[int, Compiled]]]) -> None:
@@ -98,23 +102,37 @@ class Model(NativeModel):
         if plan.ladder != known:
             missing = [(device, {n: one for n, one in sizes.items() if n not in known}) for device, sizes in lanes]
             self._install(lanes=missing, cost_us={size: plan.batch.cost_us[size] for size in plan.ladder})
-        with self._limits_lock:
-            now = self._plan
+
+        def grown(now: Plan) -> Plan:
             delay_us = now.batch.max_queue_delay_us
             if delay_us == draft.batch.max_queue_delay_us:
                 delay_us = plan.batch.max_queue_delay_us
-            self._put_in_force(
-                replace(
-                    plan,
-                    batch=replace(plan.batch, max_queue_delay_us=delay_us),
-                    scheduler=now.scheduler,
-                    max_batch_size=now.max_batch_size,
-                    max_queue_size=now.max_queue_size,
-                )
+            return replace(
+                plan,
+                batch=replace(plan.batch, max_queue_delay_us=delay_us),
+                scheduler=now.scheduler,
+                max_batch_size=now.max_batch_size,
+                max_queue_size=now.max_queue_size,
             )
 
+        self._change(grown)
+
+    def _change(self, change: Callable[[Plan], Plan]) -> None:
+        """Put a plan in force that is made from the one in force. Changes are made one after the other."""
+        with self._limits_lock:
+            self._changes.append(change)
+            if self._changing:
+                return  # a signal handler has interrupted the loop below, which goes on with this change
+            while self._changes:  # also one that comes when the inner loop is over
+                self._changing = True
+                try:
+                    while self._changes:
+                        self._put_in_force(self._changes.popleft()(self._plan))
+                finally:
+                    self._changing = False
+
     def _put_in_force(self, plan: Plan) -> None:
-        """Its limits. Under the lock."""
+        """Its limits. In a change."""
         self._set_limits(
             max_batch_size=plan.most_rows,
             max_queue_size=plan.max_queue_size,
@@ -128,10 +146,13 @@ class Model(NativeModel):
 
     def _follow(self, parent: Plan) -> None:
         """The limits of the model whose row class this is."""
-        with self._limits_lock:
-            plan = replace(self._plan, max_batch_size=parent.max_batch_size, max_queue_size=parent.max_queue_size)
-            batch = replace(plan.batch, max_queue_delay_us=parent.batch.max_queue_delay_us)
-            self._put_in_force(replace(plan, batch=batch))
+
+        def following(now: Plan) -> Plan:
+            batch = replace(now.batch, max_queue_delay_us=parent.batch.max_queue_delay_us)
+            limits = (parent.max_batch_size, parent.max_queue_size)
+            return replace(now, batch=batch, max_batch_size=limits[0], max_queue_size=limits[1])
+
+        self._change(following)
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until all batch sizes of the plan, and of row classes that are being made, are compiled and in use.
@@ -145,7 +166,8 @@ class Model(NativeModel):
             False when the time is over.
 
         Raises:
-            EngineClosed: the model was closed before it was ready.
+            ModelError: the preparation failed; the text says why. The model goes on with the batch sizes that it has.
+            EngineClosed, ForkedError: the model was closed before it was ready, or belongs to the parent process.
         """
         until = None if timeout is None else time.monotonic() + timeout
         ready = self._preparation.wait(timeout)
@@ -195,7 +217,8 @@ class Model(NativeModel):
     ) -> None:
         """Change limits while requests run. A limit that is not given stays as it is; `plan` shows those in force.
 
-        A lower limit holds for later requests: those accepted before keep their place.
+        A lower limit holds for later requests: those accepted before keep their place. A signal handler may call this;
+        if it interrupts another `set`, its limits are in force when both have returned.
 
         Args:
             max_queue_delay_us: microseconds that a partial batch may wait for more rows; 0 never waits. Holds for a
@@ -208,15 +231,15 @@ class Model(NativeModel):
             ConfigError: a limit is out of range. No limit is changed then.
             EngineClosed, ForkedError: the model is closed, or belongs to the parent process.
         """
-        with self._limits_lock:
-            # Larger batches may be on their way, or be those of row classes.
-            is_final = self._preparation.done and self._plan.mode != "dynamic"
-            largest = self._plan.ladder[-1] if is_final else None
-            self._put_in_force(
-                changed_limits(
-                    self._plan, max_queue_delay_us, max_batch_size, max_queue_size, largest, self._ring_capacity
-                )
-            )
+        # Larger batches may be on their way, or be those of row classes.
+        is_final = self._preparation.done and self._plan.mode != "dynamic"
+
+        def changed(now: Plan) -> Plan:
+            largest = now.ladder[-1] if is_final else None
+            return changed_limits(now, max_queue_delay_us, max_batch_size, max_queue_size, largest, self._ring_capacity)
+
+        changed(self._plan)  # raises what there is to raise, also where another call is to make the change
+        self._change(changed)
 
     def stats(self) -> ModelStats:
         """Return a snapshot of the counters, a `ModelStats`. May be called at any time, also after `close`."""
@@ -283,20 +306,12 @@ class Model(NativeModel):
         submit = partial(self.ainfer, priority=priority, group=group)
         return AsyncMap(submit, self._window(window), ordered).run(iterable)
 
-    def close(self, timeout: float | None = None) -> bool:
-        """Stop accepting requests, finish the pending ones, and stop the lanes. May be called again.
-
-        Args:
-            timeout: seconds to wait; None waits as long as it takes. What is still pending then gets EngineClosed.
-
-        Returns:
-            True when all requests were served.
-
-        Raises:
-            InputError: `timeout` is not a number.
-        """
+    def _begin_close(self, timeout: float | None) -> None:
+        super()._begin_close(timeout)
         self._preparation.stop(EngineClosed(f"model {self.name!r} was closed before all batch sizes were ready"))
-        served = super().close(timeout)
+
+    def _finish_close(self) -> bool:
+        served = super()._finish_close()
         notify, self._on_close = self._on_close, None
         if notify is not None:
             notify(self)
@@ -304,8 +319,12 @@ class Model(NativeModel):
 
     def _mark_forked(self) -> None:
         """In a forked child: every call raises ForkedError from now on."""
-        self._limits_lock = threading.Lock()  # another thread of the parent may have held it
+        self._limits_lock = threading.RLock()  # another thread of the parent may have held it
+        self._changing = False
+        self._changes.clear()
         self._preparation = Preparation(self.name)
+        self._preparation.refuse(ForkedError(f"model {self.name!r} belongs to the parent process"))
+        self._on_close = None
         super()._mark_forked()
 
     def __enter__(self) -> Model:

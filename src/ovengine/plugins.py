@@ -401,7 +401,7 @@ def _own_version() -> str:
 
 
 _default: Plugins | None = None
-_default_lock = threading.Lock()
+_default_lock = threading.RLock()  # a signal handler may come back here on the same thread
 
 
 def default() -> Plugins:
@@ -411,6 +411,12 @@ def default() -> Plugins:
         if _default is None:
             _default = Plugins()
         return _default
+
+
+def renew_lock() -> None:
+    """In the child of a fork: another thread of the parent may have held it."""
+    global _default_lock
+    _default_lock = threading.RLock()
 
 
 def inventory() -> list[PluginInfo]:

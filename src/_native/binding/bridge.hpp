@@ -120,21 +120,30 @@ inline double measure(const CompiledModel& model, const std::vector<ShapedInput>
 
 inline bool has_state(const CompiledModel& model) { return !model.make_stateful()->states().empty(); }
 
+struct KnownPolicies {
+    std::mutex mutex;
+    std::map<const ovengine_policy*, std::weak_ptr<const ovengine_policy>> policies;
+};
+// Never destroyed: models may outlive the interpreter.
+inline KnownPolicies*& known_policies_pointer() {
+    static KnownPolicies* known = new KnownPolicies;
+    return known;
+}
+inline KnownPolicies& known_policies() { return *known_policies_pointer(); }
+// In the child of a fork: a thread of the parent may have held the lock.
+inline void forget_policies() { known_policies_pointer() = new KnownPolicies; }
+
 // One for all models that use the policy at a time: the last one that is gone destroys it. Called with the GIL.
 inline std::shared_ptr<const ovengine_policy> shared_policy(const ovengine_policy* policy,
                                                             std::function<void()> release) {
-    struct Known {
-        std::mutex mutex;
-        std::map<const ovengine_policy*, std::weak_ptr<const ovengine_policy>> policies;
-    };
-    static Known& known = *new Known;  // never destroyed: models may outlive the interpreter
+    KnownPolicies& known = known_policies();
     const std::lock_guard lock(known.mutex);
     auto& entry = known.policies[policy];
     if (auto shared = entry.lock()) {
         release();
         return shared;
     }
-    const std::shared_ptr<const ovengine_policy> shared(policy, [release](const ovengine_policy* last) {
+    const std::shared_ptr<const ovengine_policy> shared(policy, [release, &known](const ovengine_policy* last) {
         if (last->destroy != nullptr) last->destroy(last->context);
         {
             const std::lock_guard lock(known.mutex);  // not while release() waits for the GIL

@@ -127,6 +127,11 @@ cdef class Future:
             )
         if outcome == Outcome.superseded:
             return errors.Superseded("a newer request of the group, with latest_only, took the place of this one")
+        if self._model.core.get().forked():
+            # To read the reason takes a lock, which a thread of the parent may have held when it forked.
+            return errors.InferenceError(
+                f"inference on model {self._model.name!r} failed; the reason stayed with the parent process"
+            )
         reason = ModelCore.completion(self._ticket).failure(self._ticket.row).decode(errors="replace")
         return errors.InferenceError(f"inference on model {self._model.name!r} failed: {_reason(reason)}")
 
@@ -203,9 +208,9 @@ cdef class Future:
 
         Returns:
             True when the request is cancelled, False when it already had another outcome or can no longer be
-            cancelled.
+            cancelled, or belongs to the parent process.
         """
-        if self._outcome() != Outcome.pending:
+        if self._outcome() != Outcome.pending or self._model.core.get().forked():
             return self._cancelled
         if not ModelCore.cancel(self._ticket):
             return False
@@ -239,6 +244,8 @@ cdef class Future:
     def _add_callback(self, fn):
         """Like add_done_callback(), but never on an event loop: for callers that block the loop they are on."""
         if self._outcome() == Outcome.pending and not self._callbacks_done:
+            if self._model.core.get().forked():
+                raise _closed_error(self._model)
             mailbox = _callbacks()  # first: it may raise
             if self._callbacks is not None:
                 self._callbacks.append(fn)

@@ -1,11 +1,17 @@
 # How finished futures reach event loops, callbacks and as_completed.
 
+# How many forks this process is away from the first one.
+cdef long _process = 0
+
+
 cdef class _Mailbox:
     """Owner of a native mailbox. Notices carry a reference to the object that wants to be told."""
     cdef NativeMailbox* native
     cdef readonly long outstanding  # notices that have not come back
+    cdef long process               # as `_process` was
 
     def __cinit__(self):
+        self.process = _process
         self.native = try_make_mailbox()
         if self.native == NULL:
             code = errno
@@ -39,10 +45,14 @@ cdef class _Mailbox:
         return False
 
     cdef list take(self):
-        """All receivers that were delivered, oldest first."""
-        cdef Notice* notice = self.native.take_all()
+        """All receivers that were delivered, oldest first; none in the child of a fork, which shares the descriptor
+        with its parent: to clear it would take the parent's news away."""
+        cdef Notice* notice
         cdef Notice* following
         cdef list receivers = []
+        if self.process != _process:
+            return receivers
+        notice = self.native.take_all()
         while notice != NULL:
             receivers.append(<object>notice.future)
             Py_DECREF(<object>notice.future)
@@ -60,8 +70,9 @@ cdef list _abandoned = []
 
 
 cdef _abandon(_Mailbox mailbox):
-    _abandoned.append(mailbox)
-    _sweep_abandoned()
+    if mailbox.process == _process:
+        _abandoned.append(mailbox)
+        _sweep_abandoned()
 
 
 cdef _sweep_abandoned():
@@ -130,7 +141,7 @@ cdef class _CallbackMailbox(_Mailbox):
 
 
 cdef _CallbackMailbox _callback_mailbox = None
-cdef object _callback_lock = threading.Lock()
+cdef object _callback_lock = threading.RLock()  # a signal handler may come back here on the same thread
 
 
 cdef _CallbackMailbox _callbacks():
@@ -146,12 +157,37 @@ cdef _CallbackMailbox _callbacks():
 
 def _forget_after_fork():
     """In the child of a fork: the parent's threads and loops are not here."""
-    global _callback_mailbox, _callback_lock
+    global _callback_mailbox, _callback_lock, _process
+    _process += 1
+    AtWork.forget_all()
+    forget_policies()
     for model in list(_models):
         model._mark_forked()
     _callback_mailbox = None
     _loop_mailboxes.clear()
-    _callback_lock = threading.Lock()
+    _abandoned.clear()
+    _callback_lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def end_process(double seconds):
+    """At the interpreter's exit: close all models that are left, and give lanes up to so many seconds to come back from
+    their last inference. If one does not, or 0 is given, the process will end without the destructors of OpenVINO's
+    libraries, which it might still use.
+    """
+    cdef cbool is_over = False
+    cdef TimePoint until = after(seconds)
+    models = list(_models)
+    try:
+        for model in models:
+            NativeModel._begin_close(model, 0)
+        for model in models:
+            NativeModel._finish_close(model)
+        if seconds > 0:
+            with nogil:
+                is_over = AtWork.wait_for_none(until)
+    finally:  # also when a signal ends the wait
+        if not is_over:
+            skip_destructors_at_exit()

@@ -8,6 +8,10 @@ cdef enum:
 
 # How long a blocking caller runs chunks of its bulk request before it hands the lane back, and hears of signals again.
 cdef double SLICE_S = 0.1
+# How long close() waits before it looks for signals, which may come to another thread or between two looks.
+cdef double SIGNAL_S = 0.05
+# Inferences that may take longer are not run on a blocking caller's thread.
+cdef double BRIEF_S = 0.01
 cdef object _models = weakref.WeakSet()
 
 
@@ -52,7 +56,6 @@ cdef class NativeModel:
     cdef str _queue_full_action
     cdef dict _groups             # by what users call them
     cdef Py_ssize_t _most_groups
-    cdef double _slowest_s        # measured time of one inference of the largest size
     cdef bint _closed
     cdef long _rejected_full, _rejected_input, _rejected_closed, _rejected_deadline, _timeouts
     cdef _RowClasses _classes     # in mode `dynamic`, where requests of equal shapes may share batches
@@ -107,7 +110,6 @@ cdef class NativeModel:
         builder.sizes = sorted(cost_us)
         for size in builder.sizes:
             builder.cost_us.push_back(cost_us[size])
-        self._slowest_s = max(builder.cost_us) * 1e-6
         for (device, by_size), cpus in zip(lanes, itertools.chain(threads, itertools.repeat(0))):
             ladder.clear()
             for size in builder.sizes:
@@ -131,6 +133,8 @@ cdef class NativeModel:
 
     def _costs(self):
         """Microseconds of one inference by batch size, as the core knows them now: measured, then observed."""
+        if self.core.get().forked():
+            raise _closed_error(self)
         return dict(self.core.get().costs())
 
     cdef _set_queue(self, max_queue_size):
@@ -142,10 +146,12 @@ cdef class NativeModel:
         raise TypeError("a model is threads and compiled code and cannot be pickled; load it where it is needed")
 
     def __dealloc__(self):
-        if self.core.get() == NULL or self.core.get().forked() or self._closed:
+        # Also after a close() that a signal has interrupted.
+        if self.core.get() == NULL or self.core.get().forked():
             return
         with nogil:
-            self.core.get().close(deadline_after(0))
+            self.core.get().begin_close(deadline_after(0))
+            self.core.get().wait_closed(Deadline())
 
     # --- one request ---
 
@@ -482,8 +488,12 @@ cdef class NativeModel:
 
     cdef inline bint _may_run(self, object timeout) except -1:
         """May a blocking caller run its batch itself? Meanwhile neither its timeout nor a signal can reach it: only
-        for inferences that are short, also beside the timeout."""
-        return self._slowest_s < 0.01 and (timeout is None or timeout > 10 * self._slowest_s)
+        for inferences that are known to be short, also beside the timeout. Those that no table knows the cost of may
+        take any time at other shapes or values, so they are taken for short only where there is no timeout."""
+        cdef double seconds = self.core.get().slowest_us() * 1e-6
+        if seconds == 0:
+            return timeout is None and 0 < self.core.get().unknown_us() < BRIEF_S * 1e6
+        return seconds < BRIEF_S and (timeout is None or timeout > 10 * seconds)
 
     cdef Result _finish(self, Future future, Deadline deadline, object timeout):
         """The blocking caller's wait; a request that it stops waiting for is given up."""
@@ -601,6 +611,10 @@ cdef class NativeModel:
     def close(self, timeout=None):
         """Stop accepting requests, finish the pending ones, and stop the lanes. May be called again.
 
+        Several threads may close a model at once: the shortest timeout holds for all of them. When a signal ends the
+        call, as Ctrl-C does, the model accepts nothing any more, and goes on with the pending requests until `close`
+        is called again.
+
         Args:
             timeout: seconds to wait; None waits as long as it takes. What is still pending then gets EngineClosed.
 
@@ -610,18 +624,33 @@ cdef class NativeModel:
         Raises:
             InputError: `timeout` is not a number.
         """
+        self._begin_close(timeout)
+        return self._finish_close()
+
+    def _begin_close(self, timeout):
+        """Refuse new requests, and end the pending ones after so many seconds. Returns at once."""
         cdef Deadline deadline = _deadline(timeout)
-        cdef cbool all_done
-        until = None if timeout is None else time.monotonic() + _seconds(timeout)
         if self.core.get() == NULL or self.core.get().forked():
-            return True
+            return
         self._closed = True
         with nogil:
-            all_done = self.core.get().close(deadline)
+            self.core.get().begin_close(deadline)
         for child in self._children():
-            rest = None if until is None else max(0.0, until - time.monotonic())
-            all_done = child.close(rest) and all_done
-        return all_done
+            child._begin_close(timeout)
+
+    def _finish_close(self):
+        """Wait until the model is closed. True when all requests were served."""
+        cdef cbool is_closed = False
+        if self.core.get() == NULL or self.core.get().forked():
+            return True
+        while not is_closed:
+            with nogil:
+                is_closed = self.core.get().wait_closed(deadline_after(SIGNAL_S))
+            PyErr_CheckSignals()
+        served = self.core.get().all_served()
+        for child in self._children():
+            served = child._finish_close() and served
+        return served
 
     def _mark_forked(self):
         """In a forked child: every call raises ForkedError from now on."""

@@ -139,6 +139,15 @@ cdef extern from "ovengine_policy.h" nogil:
     size_t OVENGINE_POLICY_LEAST_SIZE
     const char* OVENGINE_POLICY_CAPSULE
 
+cdef extern from "platform/exit.hpp" namespace "ovengine::platform" nogil:
+    cdef cppclass AtWork:
+        @staticmethod
+        cbool wait_for_none(TimePoint deadline)
+        @staticmethod
+        void forget_all()
+
+    void skip_destructors_at_exit()
+
 cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
     cdef cppclass Deadline:
         Deadline()
@@ -200,6 +209,15 @@ cdef extern from "diagnostics/stats.hpp" namespace "ovengine" nogil:
 cdef extern from "platform/thread.hpp" namespace "ovengine::platform" nogil:
     void take_short_turns()
 
+cdef extern from "platform/exit.hpp" namespace "ovengine::platform" nogil:
+    cdef cppclass AtWork:
+        @staticmethod
+        cbool wait_for_none(TimePoint deadline)
+        @staticmethod
+        void forget_all()
+
+    void skip_destructors_at_exit()
+
 cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
     ctypedef struct TimePoint "ovengine::platform::Clock::time_point":
         pass
@@ -221,6 +239,7 @@ cdef extern from "binding/bridge.hpp" namespace "ovengine::bridge" nogil:
     double measure(const CompiledModel& model, const vector[ShapedInput]& inputs, int min_runs, double max_seconds,
                    double max_one) except +
     cbool has_state(const CompiledModel& model) except +
+    void forget_policies() except +
 
     cdef cppclass Builder:
         Builder()
@@ -268,6 +287,7 @@ cdef extern from "requests/session.hpp" namespace "ovengine" nogil:
         WaitResult wait_for_rest(NativeSession& session, Deadline deadline) except +
         void reset(NativeSession& session) except +
         void close(NativeSession& session) except +
+        cbool ended(const NativeSession& session) except +
         size_t count() except +
 
 cdef extern from "core/model_core.hpp" namespace "ovengine" nogil:
@@ -299,6 +319,8 @@ cdef extern from "core/model_core.hpp" namespace "ovengine" nogil:
         void start() except +
         uint32_t capacity()
         vector[pair[uint32_t, double]] costs() except +
+        double slowest_us()
+        double unknown_us()
         uint32_t max_batch_rows()
         size_t ring_capacity()
         void set_max_batch_rows(uint32_t rows)
@@ -352,8 +374,10 @@ cdef extern from "core/model_core.hpp" namespace "ovengine" nogil:
         void drop_request(Ticket& ticket)
         byte* output(const Ticket& ticket, size_t port)
         void release(Ticket& ticket)
-        cbool close(Deadline deadline) except +
-        void mark_forked()
+        void begin_close(Deadline deadline)
+        cbool wait_closed(Deadline until)
+        cbool all_served()
+        void mark_forked() except +
         InUse in_use() except +
         uint64_t approx_waiting()
         const LaneStats& lane_stats(size_t lane)

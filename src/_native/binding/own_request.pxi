@@ -71,11 +71,19 @@ cdef class OwnRequest:
             model._wait_for_room(admission, terms, True, Deadline(), None)
 
     def interrupt(self):
-        self._native[0].get().interrupt()
+        if not self._model.core.get().forked():
+            self._native[0].get().interrupt()
+
+    cdef int _check_process(self) except -1:
+        """OpenVINO's locks may be held by threads of the parent."""
+        if self._model.core.get().forked():
+            raise _closed_error(self._model)
+        return 0
 
     # --- tensors ---
 
     def bind_input(self, size_t index, tensor):
+        self._check_process()
         try:
             self._native[0].get().bind_input(index, _tensor_address(tensor))
         except RuntimeError as error:
@@ -83,6 +91,7 @@ cdef class OwnRequest:
 
     def bind_inputs(self, size_t index, tensors):
         cdef vector[const void*] addresses
+        self._check_process()
         for tensor in tensors:
             addresses.push_back(_tensor_address(tensor))
         try:
@@ -92,6 +101,7 @@ cdef class OwnRequest:
 
     def bind_output(self, size_t index, tensor, *, bint keep):
         """`keep`: the tensor gets the result of the last inference now."""
+        self._check_process()
         try:
             self._native[0].get().bind_output(index, _tensor_address(tensor), keep)
         except RuntimeError as error:
@@ -103,12 +113,14 @@ cdef class OwnRequest:
     # --- state and figures ---
 
     def read_state(self, size_t index, tensor):
+        self._check_process()
         try:
             self._native[0].get().read_state(index, _tensor_address(tensor))
         except RuntimeError as error:
             raise errors.InferenceError(f"state {self.states[index].name!r} cannot be read: {_reason(error)}") from None
 
     def write_state(self, size_t index, tensor):
+        self._check_process()
         try:
             self._native[0].get().write_state(index, _tensor_address(tensor))
         except RuntimeError as error:
@@ -118,6 +130,7 @@ cdef class OwnRequest:
             ) from None
 
     def reset_state(self, index=None):
+        self._check_process()
         try:
             if index is None:
                 self._native[0].get().reset_state()
@@ -129,6 +142,7 @@ cdef class OwnRequest:
     def profile(self):
         cdef vector[NodeProfile] nodes
         cdef NodeProfile node
+        self._check_process()
         try:
             with nogil:
                 nodes = self._native[0].get().profile()

@@ -245,7 +245,8 @@ cdef class Session:
         return self._closed or self._model._closed
 
     def close(self, timeout=None):
-        """Finish the pending requests and close the session. May be called again.
+        """Finish the pending requests and close the session. May be called again, and by several threads at once: the
+        shortest timeout holds for all of them.
 
         Args:
             timeout: seconds to wait; None waits as long as it takes. What is still pending then gets EngineClosed.
@@ -263,12 +264,17 @@ cdef class Session:
             return True
         self._model.core.get().sessions().close(self._native[0].get()[0])
         while not self._model.core.get().sessions().try_hold(self._native[0].get()[0], reset):
+            if self._has_ended():  # somebody else's timeout is over, or that of the model's close()
+                return False
             if not self._wait_for_rest(deadline):
                 with nogil:
                     self._model.core.get().end_session(self._native[0].get()[0])
                 return False
         self._let_go()
-        return True
+        return not self._has_ended()
+
+    cdef bint _has_ended(self) except -1:
+        return self._model.core.get().sessions().ended(self._native[0].get()[0])
 
     def __enter__(self):
         return self

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/closing.hpp"
 #include "core/deadlines.hpp"
 #include "core/ticket.hpp"
 #include "diagnostics/failpoint.hpp"
@@ -65,6 +66,11 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
             result.emplace_back(known->costs().sizes()[i], known->costs().cost_us(i));
         return result;
     }
+
+    // Of one inference at the size that takes longest, microseconds, by the cost table; 0 where that is not known.
+    double slowest_us() const noexcept { return lanes_.slowest_us(); }
+    // Of the inferences that the table does not know, as they were seen lately; 0 before the first one.
+    double unknown_us() const noexcept { return lanes_.unknown_us(); }
 
     const RowLayout& layout() const noexcept { return dispatcher_.layout(); }
     std::uint32_t capacity() const noexcept { return dispatcher_.capacity(); }
@@ -296,7 +302,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
 
     // Of a ticket whose outcome is known: the request, and with it the copy of its input, goes back to the pool.
     void drop_request(Ticket& ticket) noexcept {
-        if (ticket.request == nullptr) return;
+        if (ticket.request == nullptr || forked()) return;
         completion(ticket);
         queue_.drop(std::exchange(ticket.request, nullptr));
     }
@@ -305,7 +311,9 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         return ticket.batch->output(port) + ticket.row * layout().outputs[port];
     }
     // Gives the references back. A request that is still queued must have been cancelled, or its result is dropped.
+    // In the child of a fork nobody is there to give anything back to.
     void release(Ticket& ticket) noexcept {
+        if (forked()) return;
         if (ticket.request != nullptr) {
             // Once assigned, the rows' references are this holder's; before that the request has to be given up first.
             if (outcome(ticket) == Outcome::pending) cancel(ticket);
@@ -319,52 +327,33 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
 
     // --- The end ---
 
-    // Refuses new requests, waits until all others have their results or `deadline` has passed, then ends the rest
-    // with Outcome::closed. True when there was no rest. Closing again does nothing and gives the same answer.
+    // See Closing. Refuses new requests; those that have no result at `deadline` end with Outcome::closed. To be
+    // followed by wait_closed().
+    void begin_close(platform::Deadline deadline) noexcept { closing_.begin(deadline); }
+    // False when `until` comes first.
+    bool wait_closed(platform::Deadline until) noexcept { return closing_.wait(until); }
+    bool all_served() const noexcept { return closing_.all_served(); }
+    // All of it. True when all requests got their results, also when the model was closed before.
     bool close(platform::Deadline deadline) noexcept {
-        const std::lock_guard lock(close_mutex_);
-        if (closed_.load(std::memory_order_seq_cst)) return all_done_;
-        lanes_.close();
-        bool drained = at_rest();
-        while (!drained && (!deadline || platform::Clock::now() < *deadline)) {
-            std::this_thread::sleep_for(std::chrono::microseconds(200));
-            drained = at_rest();
-        }
-        std::size_t closed = 0;
-        if (!drained) {
-            closed += sessions_.end_all();
-            closed += dispatcher_.close_waiting();  // also wakes those who wait for room
-            closed += dispatcher_.close_open_rows();
-        }
-        lanes_.stop();
-        deadlines_.wake();
-        const auto give_up = platform::Clock::now() + kExitGrace;
-        while (lanes_.any_running() && platform::Clock::now() < give_up) {
-            lanes_.wake_all();
-            if (!drained) closed += lanes_.close_current();
-            std::this_thread::sleep_for(std::chrono::microseconds(100));
-        }
-        closed_.store(true, std::memory_order_seq_cst);
-        // Rows that were claimed before closing() was seen, published after the lanes left.
-        closed += dispatcher_.end();
-        closed += sessions_.end_all();
-        closed += dispatcher_.close_waiting();
-        closed_requests_.add(closed);
-        return all_done_ = closed == 0;
+        begin_close(deadline);
+        wait_closed(std::nullopt);
+        return all_served();
     }
 
-    // In the child of a fork: the lanes do not exist here, and nothing may wait for them.
-    void mark_forked() noexcept {
+    // In the child of a fork: the lanes do not exist here, nothing may wait for them, and a lock may be held for ever.
+    // Throws std::bad_alloc.
+    void mark_forked() {
         forked_.store(true, std::memory_order_relaxed);
         lanes_.refuse();
+        // Never destroyed: the device would wait for its threads.
+        [[maybe_unused]] static std::vector<std::shared_ptr<ModelCore>>& kept =
+            *new std::vector<std::shared_ptr<ModelCore>>;
+        kept.push_back(shared_from_this());
     }
     bool forked() const noexcept { return forked_.load(std::memory_order_relaxed); }
 
     // Slots, batches, requests and rows that somebody still has; all zero at rest.
-    Dispatcher::InUse in_use() {
-        const std::lock_guard lock(close_mutex_);
-        return dispatcher_.in_use();
-    }
+    Dispatcher::InUse in_use() { return dispatcher_.in_use(); }
     std::uint64_t approx_waiting() const noexcept { return queue_.approx_queued() + sessions_.approx_waiting(); }
     const LaneStats& lane_stats(std::size_t lane) const noexcept { return lanes_[lane].stats(); }
     std::uint32_t lane_device(std::size_t lane) const noexcept { return lanes_[lane].device(); }
@@ -387,11 +376,31 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
         return !terms.latest_only && queue_.is_full(terms.group.get()) ? Admission::full : Admission::ok;
     }
 
-    // How long close() waits for an inference that does not come back.
-    static constexpr std::chrono::milliseconds kExitGrace{2000};
+    // --- What Closing asks for ---
 
-    bool at_rest() noexcept {
+    friend class Closing<ModelCore>;
+    void refuse() noexcept { lanes_.close(); }
+    bool is_at_rest() noexcept {
         return lanes_.all_idle() && !dispatcher_.has_work(false) && sessions_.approx_waiting() == 0;
+    }
+    std::size_t end_rest() noexcept {
+        // close_waiting() also wakes those who wait for room.
+        return counted(sessions_.end_all() + dispatcher_.close_waiting() + dispatcher_.close_open_rows());
+    }
+    void stop() noexcept {
+        lanes_.stop();
+        deadlines_.wake();
+    }
+    std::size_t end_current() noexcept { return counted(lanes_.close_current()); }
+    bool any_running() const noexcept { return lanes_.any_running(); }
+    std::size_t end() noexcept {
+        closed_.store(true, std::memory_order_seq_cst);
+        // Rows that were claimed before closing() was seen, published after the lanes left.
+        return counted(dispatcher_.end() + sessions_.end_all() + dispatcher_.close_waiting());
+    }
+    std::size_t counted(std::size_t closed) noexcept {
+        closed_requests_.add(closed);
+        return closed;
     }
 
     Admission submit_job(Job* job, Ticket& ticket, const Terms& terms, bool wake = true) {
@@ -465,8 +474,7 @@ class ModelCore : public Tickets, public std::enable_shared_from_this<ModelCore>
     Lanes lanes_;
     Deadlines deadlines_{dispatcher_, lanes_};
     std::atomic<bool> closed_{false}, forked_{false};
-    std::mutex close_mutex_;
-    bool all_done_ = false;  // what close() found
+    Closing<ModelCore> closing_{*this};
     SharedCounter closed_requests_;
 };
 

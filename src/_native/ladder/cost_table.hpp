@@ -103,6 +103,11 @@ class CostTable {
     // Time per row at the largest size, microseconds.
     double row_us() const noexcept { return cost_us_.back() / capacity(); }
     double cost_us(std::size_t index) const noexcept { return cost_us_[index]; }
+    // Of one inference at the size that takes longest; 0 where the cost of a size is not known.
+    double slowest_us() const noexcept {
+        const auto [least, most] = std::minmax_element(cost_us_.begin(), cost_us_.end());
+        return *least > 0 ? *most : 0;
+    }
 
   private:
     // Several runs must take no more than this share of one run's time: measurements are not more exact than that, and

@@ -21,6 +21,7 @@
 #include "ladder/cutter.hpp"
 #include "ladder/rungs.hpp"
 #include "ladder/trials.hpp"
+#include "lanes/lane_pace.hpp"
 #include "lanes/late_leases.hpp"
 #include "queue/dispatcher.hpp"
 #include "requests/session.hpp"
@@ -66,13 +67,7 @@ class Lane {
         has_next_.store(true, std::memory_order_release);  // pairs with run()
     }
 
-    // When the batch that it runs will be done, by the cost table; past when it runs none. Any thread; relaxed, for
-    // nothing is read on the strength of it.
-    std::int64_t busy_until_ns() const noexcept { return busy_until_ns_.load(std::memory_order_relaxed); }
-
-    // How much longer a full batch takes than the cost table says, counted from the end of the one before: what is not
-    // inference, and what other threads take of the CPU, counts. Any thread; relaxed, as above.
-    double pace() const noexcept { return pace_.load(std::memory_order_relaxed); }
+    const LanePace& pace() const noexcept { return pace_; }
 
     // Runs `work` to its end: every future that it concerns is resolved, and the slot is free again.
     void run(Work& work) noexcept {
@@ -99,8 +94,6 @@ class Lane {
 
   private:
     static constexpr std::size_t kBindBytes = std::size_t{64} << 10;
-    static constexpr double kPaceWeight = 1.0 / 16;  // of the last batch
-    static constexpr double kMostPace = 4;           // a lane that stood still for once says little of the next batch
     // Bindings that are not a slot's: single rows and chunks in the lane's scratch, parts of a slot, callers' memory.
     enum Binding : std::uint32_t { kScratch = 0, kPart = 1, kForeign = 2 };
     static_assert(kForeign < Slots::kFirstId);
@@ -147,9 +140,9 @@ class Lane {
             slot = late_leases_.move_wanted(slot, work.rows);
             if (slot == nullptr) wanted = 0;  // they have failed
         }
+        const double expected_us = table().run_us(work.rows);
         if (wanted > 0) {
-            busy_until_ns_.store(start_ns + static_cast<std::int64_t>(table().run_us(work.rows) * 1e3),
-                                 std::memory_order_relaxed);
+            pace_.begin(start_ns, expected_us);
             if (foreign != nullptr)
                 end_ns = run_foreign(work, batch, start_ns);
             else if (slot->capacity < table().capacity())
@@ -164,7 +157,8 @@ class Lane {
             dispatcher_.queue().learn(deadlines_ns_.size() - late, late);
         }
         if (wanted > 0 && work.reason == LaneStats::full && work.trial == Trials::kNone)
-            keep_pace(work.rows, end_ns - std::max(free_ns, batch.opened_ns()));
+            pace_.keep(expected_us, end_ns - std::max(free_ns, batch.opened_ns()));
+        if (expected_us == 0) pace_.note_unknown(end_ns - start_ns);
         if (slot != nullptr) late_leases_.leave(slot);
         dispatcher_.finish_rows(work.rows);
         if (foreign != nullptr) dispatcher_.give_back_gathered(work);
@@ -182,12 +176,6 @@ class Lane {
             deadlines_ns_.push_back(deadline_ns);
         } catch (const std::bad_alloc&) {
         }
-    }
-
-    void keep_pace(std::uint32_t rows, std::int64_t ns) noexcept {
-        const double ratio = static_cast<double>(ns) / std::max(1.0, table().run_us(rows) * 1e3);
-        pace_.store(pace() + (std::clamp(ratio, 1 / kMostPace, kMostPace) - pace()) * kPaceWeight,
-                    std::memory_order_relaxed);
     }
 
     void set_current(Batch* batch, std::uint32_t rows) noexcept {
@@ -372,6 +360,7 @@ class Lane {
             job.fail(reason());
         }
         ended_ns_ = now_ns();
+        pace_.note_unknown(ended_ns_ - start_ns);
         stats_.inference_ns.add(static_cast<std::uint64_t>(ended_ns_ - start_ns));
         stats_.rows.add(chunk.count);
         stats_.batches.add(1);
@@ -489,8 +478,7 @@ class Lane {
     std::uint32_t current_rows_ = 0;
     std::int64_t ended_ns_ = 0;
     LaneStats stats_;
-    std::atomic<std::int64_t> busy_until_ns_{0};
-    std::atomic<double> pace_{1};
+    LanePace pace_;
 };
 
 }  // namespace ovengine

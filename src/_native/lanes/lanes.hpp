@@ -22,6 +22,7 @@
 #include "lanes/idle_lanes.hpp"
 #include "lanes/lane.hpp"
 #include "lanes/policy.hpp"
+#include "platform/exit.hpp"
 #include "platform/thread.hpp"
 #include "queue/dispatcher.hpp"
 #include "requests/session.hpp"
@@ -59,6 +60,7 @@ class Lanes {
         }
         all_lanes_ = lanes_.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << lanes_.size()) - 1;
         wake_rows_.store(ladder_->wake_rows(), std::memory_order_relaxed);
+        slowest_us_.store(ladder_->costs().slowest_us(), std::memory_order_relaxed);
         dispatcher_.adopt(ladder_, lanes_.size());
         refine_soon();
     }
@@ -92,6 +94,13 @@ class Lanes {
         const std::lock_guard lock(ladder_mutex_);
         if (ladder_ == known) put_up(std::move(next));  // otherwise it is about another ladder
     }
+    // See ModelCore.
+    double slowest_us() const noexcept { return slowest_us_.load(std::memory_order_relaxed); }
+    double unknown_us() const noexcept {
+        std::int64_t most = 0;
+        for (const auto& each : lanes_) most = std::max(most, each->lane.pace().unknown_ns());
+        return static_cast<double>(most) / 1e3;
+    }
     std::shared_ptr<const Ladder> ladder() const {
         const std::lock_guard lock(ladder_mutex_);
         return ladder_;
@@ -104,10 +113,10 @@ class Lanes {
 
     // --- Caller-runs: a blocking caller that finds a lane free runs its batch itself. ---
 
-    // A free lane, now the caller's, or -1. To be followed by run_borrowed(), run_borrowed_job() or give_back().
-    // `lanes`: those that will do.
+    // A free lane, now the caller's, or -1, as it is for a closed model. To be followed by run_borrowed(),
+    // run_borrowed_job() or give_back(). `lanes`: those that will do.
     int try_borrow(std::uint64_t lanes) noexcept {
-        if (dispatcher_.holds_batches() || dispatcher_.queue().approx_waiting() > 0) return -1;
+        if (closing() || dispatcher_.holds_batches() || dispatcher_.queue().approx_waiting() > 0) return -1;
         const std::uint64_t idle = idle_.load() & lanes;
         if (idle == 0) return -1;
         const std::uint32_t index = choose(idle, 1);
@@ -175,13 +184,13 @@ class Lanes {
     // When the first of them is free, by the cost table.
     std::int64_t free_ns(std::int64_t now) const noexcept {
         std::int64_t free = idle_.load() != 0 ? now : INT64_MAX;
-        for (const auto& each : lanes_) free = std::min(free, std::max(now, each->lane.busy_until_ns()));
+        for (const auto& each : lanes_) free = std::min(free, std::max(now, each->lane.pace().busy_until_ns()));
         return free;
     }
-    // Mean of all lanes, see Lane::pace().
+    // Mean of all lanes, see LanePace::ratio().
     double pace() const noexcept {
         double sum = 0;
-        for (const auto& each : lanes_) sum += each->lane.pace();
+        for (const auto& each : lanes_) sum += each->lane.pace().ratio();
         return sum / static_cast<double>(lanes_.size());
     }
 
@@ -196,7 +205,6 @@ class Lanes {
         } catch (...) {
             close();
             stop();
-            wake_all();
             throw;
         }
     }
@@ -205,7 +213,9 @@ class Lanes {
     void start_thread(const std::shared_ptr<Owner>& owner, Body body) {
         running_.fetch_add(1, std::memory_order_relaxed);
         try {
-            std::thread([this, owner, body] {
+            std::thread([this, owner = owner, body]() mutable {
+                const platform::AtWork at_work;
+                const auto kept = std::move(owner);  // let go before at_work: its destructor may be the device's
                 platform::block_signals();
                 body();
                 running_.fetch_sub(1, std::memory_order_acq_rel);
@@ -226,7 +236,10 @@ class Lanes {
     }
     // Lanes that have nothing to do end.
     bool stopping() const noexcept { return stopping_.load(std::memory_order_seq_cst); }
-    void stop() noexcept { stopping_.store(true, std::memory_order_seq_cst); }
+    void stop() noexcept {
+        stopping_.store(true, std::memory_order_seq_cst);
+        wake_all();
+    }
     // Ends what the lanes run at the moment with Outcome::closed; how many requests.
     std::size_t close_current() noexcept {
         std::size_t closed = 0;
@@ -277,6 +290,7 @@ class Lanes {
     void put_up(Next next) noexcept {
         for (std::size_t i = 0; i < lanes_.size(); ++i) lanes_[i]->lane.install(std::move(next.of_lanes[i]));
         wake_rows_.store(next.ladder->wake_rows(), std::memory_order_relaxed);
+        slowest_us_.store(next.ladder->costs().slowest_us(), std::memory_order_relaxed);
         ladder_ = std::move(next.ladder);
         dispatcher_.adopt(ladder_, lanes_.size());
     }
@@ -404,7 +418,8 @@ class Lanes {
     std::vector<std::unique_ptr<LaneThread>> lanes_;
     std::unique_ptr<Policy> policy_;
     std::uint64_t all_lanes_ = 0;
-    std::atomic<std::uint32_t> wake_rows_{1};  // relaxed: a hint
+    std::atomic<std::uint32_t> wake_rows_{1};  // relaxed, as the next one: a number that stands for itself
+    std::atomic<double> slowest_us_{0};
     std::atomic<std::int64_t> refine_at_ns_{0}, refine_interval_ns_{kFirstRefineNs};
     IdleLanes idle_;
     std::atomic<bool> closing_{false}, stopping_{false};

@@ -47,6 +47,7 @@ class Session {
     bool busy_ = false;   // waits for a lane, is run by one, or is held
     bool reset_ = false;  // before whatever comes next
     bool closed_ = false;
+    bool ended_ = false;                // with requests that it had not served
     std::shared_ptr<Session> in_line_;  // itself, while it is in the line of its home
     std::uint32_t rest_waiters_ = 0;
     std::atomic<std::uint32_t> rest_epoch_{0};
@@ -182,12 +183,18 @@ class Sessions {
         const std::lock_guard lock(mutex_);
         session.closed_ = true;
     }
+    // Did end() or end_all() end any of its requests? Whoever waits for its rest is told.
+    bool ended(const Session& session) {
+        const std::lock_guard lock(mutex_);
+        return session.ended_;
+    }
     // (closed) Ends what the session has left with Outcome::closed; how many there were.
     std::size_t end(Session& session) noexcept {
         std::shared_ptr<Session> dropped;  // without the lock, which ~Session() takes
         const std::lock_guard lock(mutex_);
         const bool running = session.running_ != nullptr && session.running_->end(Outcome::closed);
         const std::size_t ended = end_waiting(session);
+        if (running) note_end(session);
         Home& home = *homes_[session.home_];
         // One that waited for a lane waits no more; otherwise who runs or holds it calls done().
         if (home.ready.remove(&session)) {
@@ -204,7 +211,10 @@ class Sessions {
         {
             const std::lock_guard lock(mutex_);
             closed_ = true;
-            for (Session* const session : open_) ended += end_waiting(*session);
+            for (Session* const session : open_) {
+                if (session->running_ != nullptr) note_end(*session);  // its lane ends it
+                ended += end_waiting(*session);
+            }
             for (const auto& home : homes_) {
                 while (Session* const session = home->ready.pop_front()) {
                     rest(*session);
@@ -261,11 +271,19 @@ class Sessions {
     }
     void rest(Session& session) noexcept {
         session.busy_ = false;
+        tell_waiters(session);
+    }
+    void note_end(Session& session) noexcept {
+        session.ended_ = true;
+        tell_waiters(session);
+    }
+    void tell_waiters(Session& session) noexcept {
         session.rest_epoch_.fetch_add(1, std::memory_order_relaxed);  // the lock orders it; see wait_for_rest()
         if (session.rest_waiters_ > 0) platform::futex_wake_all(session.rest_epoch_);
     }
     std::size_t end_waiting(Session& session) noexcept {
         std::size_t ended = 0;
+        if (!session.waiting_.empty()) note_end(session);
         while (Job* const job = session.waiting_.pop_front()) {
             ended += job->end(Outcome::closed) ? 1 : 0;
             waiting_.fetch_sub(1, std::memory_order_relaxed);

@@ -102,6 +102,42 @@ TEST("close does not wait forever for a device, and what comes back late changes
     }
 }
 
+TEST("when several threads close a model, the shortest deadline holds for all") {
+    Model model;
+    model.device->hold();
+    Ticket running = model.submit(1);
+    CHECK(model.device->wait_until_busy());
+    Ticket waiting = model.submit(2);
+    std::vector<std::thread> patient;
+    for (const platform::Deadline deadline : {platform::Deadline{}, platform::Deadline{in(1h)}})
+        patient.emplace_back([&, deadline] { CHECK(!model->close(deadline)); });
+    CHECK(eventually([&] { return model->closing(); }));
+    CHECK(!model->close(in(10ms)));
+    for (auto& thread : patient) thread.join();  // the device is still held
+    for (Ticket* ticket : {&running, &waiting}) {
+        CHECK(ModelCore::outcome(*ticket) == Outcome::closed);
+        model->release(*ticket);
+    }
+    CHECK_EQ(model->closed_requests(), 2u);
+}
+
+TEST("a thread that stops waiting for the end leaves it to the next one") {
+    for (const bool is_patient : {true, false}) {
+        Model model;
+        model.device->hold();
+        Ticket ticket = model.submit(1), refused;
+        CHECK(model.device->wait_until_busy());
+        model->begin_close(std::nullopt);
+        CHECK(!model->wait_closed(in(5ms)));
+        CHECK(ModelCore::outcome(ticket) == Outcome::pending);
+        CHECK(model.try_submit(2, 1, refused) == Admission::closed);
+        if (is_patient) model.device->release();
+        CHECK_EQ(model->close(is_patient ? std::nullopt : platform::Deadline(in(0s))), is_patient);
+        CHECK(model.finish(ticket, 1) == (is_patient ? Outcome::ok : Outcome::closed));
+        CHECK(model->wait_closed(in(0s)));
+    }
+}
+
 TEST("a bulk request on a device that does not come back is closed like the others") {
     Model model;
     model.device->hold();

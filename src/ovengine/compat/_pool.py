@@ -124,15 +124,24 @@ class Pool:
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
     def call_back_on_threads(self) -> None:
-        """Have threads for callbacks from now on: as many as inferences can end at a time."""
+        """Have threads for callbacks from now on: as many as inferences can end at a time, or as can be started.
+        Raises RuntimeError when there is no room for one.
+        """
         with self.changed:
             if self._calls is not None:
                 return
             calls: _Calls = queue.SimpleQueue()
+            started = 0
+            while started < self._callback_threads:
+                try:
+                    threading.Thread(target=_serve, args=(calls,), name="ovengine-callback", daemon=True).start()
+                except RuntimeError:
+                    if started == 0:
+                        raise
+                    break
+                started += 1
             self._calls = calls
-            for _ in range(self._callback_threads):
-                threading.Thread(target=_serve, args=(calls,), name="ovengine-callback", daemon=True).start()
-            weakref.finalize(self, _stop, calls, self._callback_threads)
+            weakref.finalize(self, _stop, calls, started)
 
     def call_back(self, request: InferRequest, use: int, call: Callable[[], object]) -> None:
         """Have the callback called on one of the threads, and give the request back then."""
