@@ -26,6 +26,19 @@ std::vector<std::uint32_t> cut(const ChunkSizes& sizes, std::uint32_t rows, std:
     return chunks;
 }
 
+// An infer request of the caller's. A run of it waits to be let go.
+class Own final : public Runnable {
+  public:
+    void run() override {
+        ++runs;
+        while (held.load(std::memory_order_acquire)) std::this_thread::yield();
+        if (fails) throw std::runtime_error("the owner's tensor is too small");
+    }
+    std::atomic<int> runs{0};
+    std::atomic<bool> held{false};
+    bool fails = false;
+};
+
 }  // namespace
 
 TEST("bulk rows are cut into large chunks first and small ones at the end") {
@@ -164,6 +177,85 @@ TEST("a request of a shape of its own runs alone and keeps its shape") {
     for (std::size_t i = 0; i < 12; ++i)
         CHECK_EQ(reinterpret_cast<const float*>(outputs[0].data.data())[i], values[i] + 1);
     model->release(ticket);
+}
+
+TEST("an infer request of the caller's is run once by a lane, and let go of") {
+    Model model({.ladder = {1}, .lanes = 2});
+    const auto own = std::make_shared<Own>();
+    Ticket ticket;
+    CHECK(model->submit_own(own, ticket) == Admission::ok);
+    CHECK(ticket.job->own() == own.get());
+    CHECK(Model::wait(ticket) == Outcome::ok);
+    CHECK_EQ(own->runs.load(), 1);
+    CHECK(!ModelCore::cancel(ticket));
+    model->release(ticket);
+    CHECK(eventually([&] { return own.use_count() == 1; }));
+}
+
+TEST("an infer request of the caller's that fails says why, and can be run again") {
+    Model model({.ladder = {1}, .lanes = 1});
+    const auto own = std::make_shared<Own>();
+    own->fails = true;
+    Ticket ticket;
+    CHECK(model->submit_own(own, ticket) == Admission::ok);
+    CHECK(Model::wait(ticket) == Outcome::failed);
+    CHECK(ticket.job->failure(0) == "the owner's tensor is too small");
+    model->release(ticket);
+    own->fails = false;
+    CHECK(model->submit_own(own, ticket) == Admission::ok);
+    CHECK(Model::wait(ticket) == Outcome::ok);
+    model->release(ticket);
+    CHECK_EQ(own->runs.load(), 2);
+}
+
+TEST("an infer request of the caller's can be cancelled until it has begun") {
+    Model model({.ladder = {1}, .lanes = 1});
+    const auto first = std::make_shared<Own>(), second = std::make_shared<Own>();
+    first->held = true;
+    Ticket running, waiting;
+    CHECK(model->submit_own(first, running) == Admission::ok);
+    CHECK(eventually([&] { return first->runs.load() == 1; }));
+    CHECK(model->submit_own(second, waiting) == Admission::ok);
+    CHECK(!ModelCore::cancel(running));
+    CHECK(ModelCore::cancel(waiting));
+    CHECK(ModelCore::outcome(waiting) == Outcome::cancelled);
+    first->held.store(false, std::memory_order_release);
+    CHECK(Model::wait(running) == Outcome::ok);
+    model->release(running);
+    model->release(waiting);
+    CHECK(eventually([&] { return first.use_count() == 1 && second.use_count() == 1; }));
+    CHECK_EQ(second->runs.load(), 0);
+}
+
+TEST("a blocking caller runs its own infer request on its own thread") {
+    Model model({.ladder = {1}, .lanes = 1});
+    const int lane = model.borrow_lane();
+    const auto own = std::make_shared<Own>();
+    Ticket ticket;
+    CHECK(model->submit_own(own, ticket, false) == Admission::ok);
+    CHECK_EQ(own->runs.load(), 0);
+    model->run_borrowed_job(lane, ticket, platform::Clock::now() + std::chrono::seconds(60));
+    CHECK(ModelCore::outcome(ticket) == Outcome::ok);
+    CHECK_EQ(own->runs.load(), 1);
+    model->release(ticket);
+}
+
+TEST("a model that is closed ends infer requests that have not begun") {
+    Model model({.ladder = {1}, .lanes = 1});
+    const auto first = std::make_shared<Own>(), second = std::make_shared<Own>();
+    first->held = true;
+    Ticket running, waiting, late;
+    CHECK(model->submit_own(first, running) == Admission::ok);
+    CHECK(eventually([&] { return first->runs.load() == 1; }));
+    CHECK(model->submit_own(second, waiting) == Admission::ok);
+    CHECK(!model->close(platform::Clock::now()));
+    CHECK(ModelCore::outcome(waiting) == Outcome::closed);
+    CHECK(model->submit_own(second, late) == Admission::closed);
+    first->held.store(false, std::memory_order_release);
+    model->release(running);
+    model->release(waiting);
+    CHECK(eventually([&] { return first.use_count() == 1 && second.use_count() == 1; }));
+    CHECK_EQ(second->runs.load(), 0);
 }
 
 TEST("many bulk requests at once, from many threads") {
