@@ -7,6 +7,7 @@ cdef enum:
     SINGLE = -1
 
 
+@cython.nonecheck(False)
 cdef inline bint _is_plain(object inputs, PortSpec spec, uint32_t most_rows, uint32_t* rows, bint* single) noexcept:
     """The common case, recognised fast: one contiguous array of the dtype and shape of `spec`, which may be None."""
     cdef cnp.ndarray array
@@ -205,6 +206,7 @@ cdef object _shape_error(cnp.ndarray array, PortSpec spec, int mode):
     )
 
 
+@cython.nonecheck(False)
 cdef int _write(cnp.ndarray array, PortSpec spec, byte* destination, uint32_t rows) except -1:
     """Copies the rows, cast and made contiguous on the way. Raises InputError if they are no longer as many bytes as
     when they were checked."""
@@ -225,6 +227,7 @@ cdef int _write(cnp.ndarray array, PortSpec spec, byte* destination, uint32_t ro
     return cnp.PyArray_CopyInto(<cnp.ndarray>target, array)
 
 
+@cython.nonecheck(False)
 cdef inline Py_ssize_t _checked_bytes(cnp.ndarray array, PortSpec spec, uint32_t rows) except -1:
     """Of these rows as native memory. Since the shape was checked, the caller may have waited for room, and other
     threads may have changed the array."""

@@ -52,6 +52,7 @@ cdef class Future:
             self._ticket = Ticket()
             _lingering.append(lingering)
 
+    @cython.nonecheck(False)
     cdef inline Outcome _outcome(self) noexcept:
         if self._result is not None:
             return Outcome.ok
@@ -82,6 +83,7 @@ cdef class Future:
                 )
         return 0
 
+    @cython.nonecheck(False)
     cdef Result _take_result(self):
         cdef Ticket ticket
         cdef Result result
@@ -381,6 +383,7 @@ cdef inline Future _new_future():
     return future
 
 
+@cython.nonecheck(False)
 cdef inline Future _hand_over(Ticket& ticket, Future future, NativeModel model, bint single):
     """To a future that was made before the request, so that no request is left without one when memory is short."""
     future._model = model

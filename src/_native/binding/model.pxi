@@ -162,6 +162,7 @@ cdef class NativeModel:
             self._rejected_input += 1
             raise
 
+    @cython.nonecheck(False)
     cdef int _begin(self, uint32_t rows, Ticket& ticket, const Terms& terms, bint may_wait, Deadline deadline,
                     object timeout) except -1:
         cdef Admission admission = self.core.get().begin(rows, ticket, terms)
@@ -194,6 +195,7 @@ cdef class NativeModel:
             raise errors.InferenceTimeout(f"no room in the queue of model {self.name!r} within {timeout} s")
         return 0
 
+    @cython.nonecheck(False)
     cdef int _fill(self, Ticket& ticket, object inputs, list arrays) except -1:
         """Writes the rows; abandons the ticket when that fails."""
         cdef Py_ssize_t i
@@ -230,6 +232,7 @@ cdef class NativeModel:
             raise
         return kept
 
+    @cython.nonecheck(False)
     cdef Future _submit(self, object inputs, Terms& terms, bint share_inputs, bint may_wait, object group=None):
         cdef uint32_t rows = 0
         cdef bint single = False
@@ -237,6 +240,7 @@ cdef class NativeModel:
         cdef list arrays = None
         cdef list kept = None
         cdef Future future
+        cdef _RowClasses classes
         cdef NativeModel child
         cdef Terms own
         cdef int64_t length
@@ -246,15 +250,16 @@ cdef class NativeModel:
             if self._classes is not None and not terms.latest_only:
                 child = self._class_of(arrays)
                 if child is not None:
-                    length = self._classes.length
+                    classes, length = self._classes, self._classes.length
                     try:
+                        fitted = self._fitted(arrays)  # first: a group's own code may look up another class
                         own = _terms_of(child, terms, group)
-                        future = child._submit(self._fitted(arrays), own, share_inputs, may_wait)
+                        future = child._submit(fitted, own, share_inputs, may_wait)
                     except (errors.EngineClosed, errors.InputError):
                         pass  # it made room for another class, or takes less than the dynamic model
                     else:
                         if length >= 0:
-                            future._buckets = self._classes.buckets
+                            future._buckets = classes.buckets
                             future._length = length
                         return future
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:
@@ -393,12 +398,14 @@ cdef class NativeModel:
         cdef Terms terms
         return self._infer(inputs, terms, None)
 
+    @cython.nonecheck(False)
     cdef Result _infer(self, object inputs, Terms& terms, object timeout, object group=None):
         cdef uint32_t rows = 0
         cdef bint single = False
         cdef Ticket ticket
         cdef list arrays = None
         cdef int lane
+        cdef _RowClasses classes
         cdef NativeModel child
         cdef Terms own
         cdef Future future
@@ -410,15 +417,16 @@ cdef class NativeModel:
             if self._classes is not None:
                 child = self._class_of(arrays)
                 if child is not None:
-                    length = self._classes.length
+                    classes, length = self._classes, self._classes.length
                     try:
+                        fitted = self._fitted(arrays)
                         own = _terms_of(child, terms, group)
-                        result = child._infer(self._fitted(arrays), own, timeout)
+                        result = child._infer(fitted, own, timeout)
                     except (errors.EngineClosed, errors.InputError):
                         pass
                     else:
                         if length >= 0:
-                            result._buckets = self._classes.buckets
+                            result._buckets = classes.buckets
                             result._length = length
                         return result
             if rows > self._max_batch_size or rows == 0 or self._mode == DYNAMIC:

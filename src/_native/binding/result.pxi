@@ -49,6 +49,7 @@ cdef class Result:
         if self._outputs is not None:
             self._outputs.core.get().release(self._ticket)
 
+    @cython.nonecheck(False)
     cdef cnp.ndarray _get(self, Py_ssize_t index):
         cdef cnp.ndarray array
         cdef Py_ssize_t outputs = len(self._outputs.ports)
@@ -73,6 +74,7 @@ cdef class Result:
             (<list>self._arrays)[index] = array
         return array
 
+    @cython.nonecheck(False)
     cdef cnp.ndarray _make(self, Py_ssize_t index):
         cdef PortSpec spec = <PortSpec>self._outputs.ports[index]
         cdef cnp.npy_intp dims[33]
