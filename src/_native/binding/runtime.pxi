@@ -348,7 +348,8 @@ cdef class Compiled:
         outputs = []
         for i in range(found.size()):
             array = np.empty(tuple(found[i].shape), self.outputs[i].dtype)
-            memcpy(cnp.PyArray_DATA(<cnp.ndarray>array), found[i].data.data(), found[i].data.size())
+            if not found[i].data.empty():
+                memcpy(cnp.PyArray_DATA(<cnp.ndarray>array), found[i].data.data(), found[i].data.size())
             outputs.append(array)
         return outputs
 

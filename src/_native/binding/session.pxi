@@ -353,7 +353,8 @@ class SessionState(Mapping):
         finally:
             session._let_go()
         array = np.empty(tuple([value.shape[i] for i in range(value.shape.size())]), dtype)
-        memcpy(cnp.PyArray_DATA(array), value.data.data(), value.data.size())
+        if not value.data.empty():
+            memcpy(cnp.PyArray_DATA(array), value.data.data(), value.data.size())
         return array
 
     def __setitem__(self, name, value):
