@@ -54,6 +54,7 @@ PUBLIC = [
     "InferenceTimeout",
     "InputError",
     "InputTypeError",
+    "Inspection",
     "Lease",
     "LeaseLost",
     "Model",

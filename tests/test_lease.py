@@ -380,9 +380,10 @@ def test_arrays_of_a_lease_are_read_only_when_it_is_over() -> None:
         for finish in (ovengine.Lease.release, ovengine.Lease.submit):
             lease = model.lease()
             array = lease["x"]
-            finish(lease)
+            future = finish(lease)
             with pytest.raises(ValueError, match="read-only"):
                 array[...] = 1
+        assert future is not None  # without it, nobody wants the request any more
         wait_until(lambda: model.stats().requests == 1)
 
 

@@ -89,6 +89,8 @@ cdef class Future:
         cdef Result result
         if self._result is None:
             result = Result.__new__(Result)
+            if self._result is not None:
+                return self._result  # by another thread, while the garbage collector ran finalizers
             ticket = self._ticket
             if self._waiters != 0:
                 # Another thread still waits on this ticket: it stays, and the result gets references of its own.

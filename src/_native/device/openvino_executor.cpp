@@ -16,6 +16,7 @@
 #include "device/openvino_requests.hpp"
 #include "device/openvino_rows.hpp"
 #include "device/openvino_values.hpp"
+#include "platform/signal_stack.hpp"
 
 namespace ovengine {
 namespace {
@@ -172,16 +173,27 @@ struct Runtime::Impl {
     ov::Core core;
 };
 
-Runtime::Runtime() : impl_(std::make_unique<Impl>()) {}
+// Whatever may load the CPU plugin keeps the signal stack of the thread that it is on.
+using platform::KeptSignalStack;
+
+Runtime::Runtime() {
+    const KeptSignalStack kept;
+    impl_ = std::make_unique<Impl>();
+}
 Runtime::~Runtime() = default;
 
-std::vector<std::string> Runtime::available_devices() const { return impl_->core.get_available_devices(); }
+std::vector<std::string> Runtime::available_devices() const {
+    const KeptSignalStack kept;
+    return impl_->core.get_available_devices();
+}
 
 std::string Runtime::device_property(const std::string& device, const std::string& name) const {
+    const KeptSignalStack kept;
     return impl_->core.get_property(device, name).as<std::string>();
 }
 
 std::map<std::string, bool> Runtime::supported_properties(const std::string& device) const {
+    const KeptSignalStack kept;
     std::map<std::string, bool> result;
     for (const auto& property : impl_->core.get_property(device, ov::supported_properties))
         result[property] = property.is_mutable();
@@ -193,6 +205,7 @@ void Runtime::register_plugin(const std::string& library, const std::string& dev
 }
 
 void Runtime::set_property(const std::string& device, const Properties& properties) {
+    const KeptSignalStack kept;
     if (device.empty())
         impl_->core.set_property(to_any_map(properties));
     else
@@ -221,6 +234,7 @@ std::shared_ptr<Graph> Runtime::adopt(const void* model) const {
 
 std::shared_ptr<CompiledModel> Runtime::compile(const Graph& graph, const std::string& device,
                                                 const Properties& properties) {
+    const KeptSignalStack kept;
     const auto& model = graph.impl().model;
     ov::AnyMap given = to_any_map(properties);
     if (may_refuse_values(*model)) given = without_short_cut(given);
@@ -230,6 +244,7 @@ std::shared_ptr<CompiledModel> Runtime::compile(const Graph& graph, const std::s
 
 std::shared_ptr<CompiledModel> Runtime::import_blob(const std::string& blob, const std::string& device,
                                                     const Properties& properties) {
+    const KeptSignalStack kept;
     ov::AnyMap given = to_any_map(properties);
     const auto import = [&] {
         std::istringstream stream(blob);
