@@ -7,7 +7,7 @@
     experiments.py  which contenders meet on which work; batching.py, under_load.py: the same of two themes
     rounds.py       taking turns, and ratios with their spread; stolen.py: which rounds count
     footprint.py    memory after many requests, CPU time at rest: in a process of its own
-    widths.py       images of ten thousand widths: its own program
+    widths.py       images of ten thousand widths: its own program; healing.py: kept costs that are wrong: another one
     core.py         the native core without Python and OpenVINO (bench/native)
     machine.py, report.py, __main__.py   `python -m bench`: the table, docs/benchmarks.md, README.md
     test_*.py       the same contenders under pytest-benchmark: `pytest bench`

@@ -21,6 +21,7 @@ class LaneShare {
     void adopt(std::shared_ptr<const Ladder> ladder, std::size_t lanes) noexcept {
         ladder_ = std::move(ladder);
         lanes_ = lanes;
+        found_ = {};
     }
 
     // Rows that a batch may have; UINT32_MAX: as many as it has room for.
@@ -54,9 +55,12 @@ class LaneShare {
         const std::size_t trial = waiting > 0 ? trials.choose(*ladder_, lane, together) : Trials::kNone;
         next_rows_ = UINT32_MAX;
         if (holds) return trial;
+        // Mostly there are as many as the last time.
+        if (found_.rows != rows || found_.most != most)
+            found_ = {rows, most, fastest(rows, most), fastest(rows + 1, most)};
         const std::uint32_t tried = trial != Trials::kNone ? ladder_->costs().sizes()[trial] : 0;
-        rows_.store(tried > 0 ? tried : fastest(rows, most), std::memory_order_relaxed);
-        next_rows_ = tried > 0 ? tried : fastest(rows + 1, most);
+        rows_.store(tried > 0 ? tried : found_.now, std::memory_order_relaxed);
+        next_rows_ = tried > 0 ? tried : found_.next;
         return trial;
     }
     // After the lane has taken it, or has found nothing: the open batch is of what comes now.
@@ -106,12 +110,18 @@ class LaneShare {
         return speed;
     }
 
+    struct Found {
+        std::uint64_t rows = 0;  // that there are; 0: nothing was found yet
+        std::uint32_t most = 0, now = 0, next = 0;
+    };
+
     std::atomic<std::uint32_t> rows_{UINT32_MAX};
     std::uint32_t next_rows_ = UINT32_MAX;
     std::atomic<float> rows_per_request_{1};  // mean of the last ones
     std::atomic<std::uint64_t> running_rows_{0};
     std::shared_ptr<const Ladder> ladder_;
     std::size_t lanes_ = 1;
+    Found found_;  // what fastest() said last
 };
 
 }  // namespace ovengine
