@@ -50,7 +50,8 @@ def cases() -> list[Any]:
     found = []
     for name in writable():
         values = VALUES.get(name) or [core.get_property("CPU", name)]
-        found += [pytest.param(name, value, id=f"{name}-{value}-{type(value).__name__}") for value in values]
+        for number, value in enumerate(values):
+            found.append(pytest.param(name, value, id=f"{name}-{number}-{type(value).__name__}"))
     return found
 
 
