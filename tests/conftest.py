@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import time
@@ -18,6 +19,27 @@ import models
 from ovengine import _batch_axis, _core
 
 pytest_plugins = ["ovengine.testing", "queues", "trials"]
+
+
+class SignalStack(ctypes.Structure):
+    """What sigaltstack(2) takes."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+_signal_stack = SignalStack()
+
+
+@pytest.hookimpl(trylast=True)  # after pytest's own faulthandler has set it
+def pytest_configure() -> None:
+    """Note the stack on which the thread of the tests takes signals."""
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(_signal_stack)) == 0
+
+
+@pytest.fixture(autouse=True)
+def _usual_signal_stack() -> None:
+    """Plain OpenVINO leaves a signal stack behind that is freed with one of its cores: the next signal would crash."""
+    ctypes.CDLL(None).sigaltstack(ctypes.byref(_signal_stack), None)
 
 
 @pytest.fixture(scope="session", autouse=True)
