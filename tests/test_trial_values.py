@@ -314,7 +314,7 @@ def test_a_node_that_no_output_depends_on_is_left_out() -> None:
 # -- limits -----------------------------------------------------------------------------------------------------------
 
 
-def slow(steps: int = 400) -> ov.Model:
+def slow(steps: int = 400, rows: int = 1) -> ov.Model:
     """Of many operators, between which an inference can be cancelled."""
     weights = f32(RNG.standard_normal((64, 64)) / 8)
 
@@ -323,14 +323,14 @@ def slow(steps: int = 400) -> ov.Model:
             x = ops.sin(ops.matmul(x, weights, False, False))
         return x
 
-    return model({"x": ([1, 64], F32)}, build)
+    return model({"x": ([rows, 64], F32)}, build)
 
 
 def test_an_inference_that_takes_too_long_is_given_up() -> None:
     runtime = Runtime()
-    source = runtime.adopt(slow())
+    source = runtime.adopt(slow(rows=2000))  # some 0.1 s
     compiled = runtime.compile(source, "CPU", {**EXACT, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1})
-    x = [np.ones((1, 64), np.float32)]
+    x = [np.ones((2000, 64), np.float32)]
     expected = compiled.run(x)[0]
     for attempt in (lambda: compiled.run(x, max_seconds=0), lambda: compiled.measure(x, max_one=0)):
         with pytest.raises(ovengine.InferenceError, match="it takes longer than 0 s"):
