@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +33,8 @@ _signal_stack = SignalStack()
 
 @pytest.hookimpl(trylast=True)  # after pytest's own faulthandler has set it
 def pytest_configure() -> None:
-    """Note the stack on which the thread of the tests takes signals."""
+    """Hear SIGINT, which a process behind a shell ignores, and note the stack on which this thread takes signals."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(_signal_stack)) == 0
 
 
