@@ -16,7 +16,7 @@ from ovengine._preparation import Preparation
 from ovengine.errors import EngineClosed
 from ovengine.hookspecs import BatchContext
 from ovengine.testing import TINY_MLP, mlp
-from support import EXACT, PATIENCE, Array, in_threads, ready, reference, tagged
+from support import EXACT, PATIENCE, Array, in_threads, ready, reference, tagged, wait_until
 
 
 class Gated:
@@ -131,7 +131,10 @@ def test_work_that_is_begun_as_other_work_ends_is_waited_for_too() -> None:
     preparation, turn, gate = Preparation("model"), threading.Lock(), threading.Event()
     last = threading.Event()
 
+    threads: list[threading.Thread] = []
+
     def first() -> None:
+        threads.append(threading.current_thread())
         preparation.start(second, turn)
 
     def second() -> None:
@@ -139,9 +142,7 @@ def test_work_that_is_begun_as_other_work_ends_is_waited_for_too() -> None:
         last.set()
 
     preparation.start(first, turn)
-    first_thread = preparation._runs[0].thread
-    first_thread.join(PATIENCE)
-    assert not first_thread.is_alive()
+    wait_until(lambda: threads and not threads[0].is_alive())
     assert not preparation.wait(0)
     assert not preparation.done
     gate.set()
