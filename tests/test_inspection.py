@@ -388,6 +388,14 @@ def test_what_is_refused_there_is_refused_with_the_same_words(folder: Path) -> N
         answer(in_a_file(folder / "m.onnx", "../secret"), isolate=True)
 
 
+def test_modules_beside_the_model_are_not_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_a_file(folder / "m.onnx", "w.data")
+    for module in ("ovengine", "json"):
+        (folder / f"{module}.py").write_text("raise SystemExit('imported from the working directory')")
+    monkeypatch.chdir(folder)
+    np.testing.assert_array_equal(answer("m.onnx", isolate=True), ANSWER)
+
+
 # A real model that ends the process has yet to be found: the child is made to.
 ENDS = {
     "a crash": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended it with SIGSEGV"),

@@ -18,7 +18,8 @@ from ovengine.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from ovengine.config import LoadOptions
 
-CHILD = "from ovengine._inspection._isolation import child; child()"
+# Without the working directory, which Python searches first: it may be the folder of the model.
+CHILD = "import sys; sys.path = [*filter(None, sys.path)]; from ovengine._inspection._isolation import child; child()"
 # Exit statuses of the child, besides 0: the model is refused, for a reason on standard output.
 REFUSED = 3
 
