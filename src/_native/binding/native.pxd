@@ -209,15 +209,6 @@ cdef extern from "diagnostics/stats.hpp" namespace "ovengine" nogil:
 cdef extern from "platform/thread.hpp" namespace "ovengine::platform" nogil:
     void take_short_turns()
 
-cdef extern from "platform/exit.hpp" namespace "ovengine::platform" nogil:
-    cdef cppclass AtWork:
-        @staticmethod
-        cbool wait_for_none(TimePoint deadline)
-        @staticmethod
-        void forget_all()
-
-    void skip_destructors_at_exit()
-
 cdef extern from "platform/futex.hpp" namespace "ovengine::platform" nogil:
     ctypedef struct TimePoint "ovengine::platform::Clock::time_point":
         pass
